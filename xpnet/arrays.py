@@ -1,0 +1,79 @@
+"""What every room knows of an array: its type's name, its namespace, and the stable forms of exp.
+
+The namespace (`xp`) of the arrays in hand says which library computes. It is resolved once, at a public door.
+"""
+
+from typing import Any, TypeAlias, TypeVar
+
+import array_api_compat
+
+from xpnet.errors import ShapeError
+
+Array: TypeAlias = Any
+"""An array of any library that follows the Python array API standard, 2024.12 or newer."""
+
+Namespace: TypeAlias = Any
+"""The module of array functions, `xp`, that belongs to an array."""
+
+Vector: TypeAlias = Any
+"""θ, or a vector like it: one flat array, or (where a library prefers it) the tuple of its windows."""
+
+V = TypeVar("V", bound=Any)
+
+
+def namespace(**arrays: Array) -> Namespace:
+    """Return the one namespace of the arrays, given by name; TypeError if one is no array or they disagree."""
+    try:
+        return array_api_compat.array_namespace(*arrays.values())
+    except TypeError:
+        came = ", ".join(f"{name} is {describe(array)}" for name, array in arrays.items())
+        raise TypeError(
+            f"expected arrays of one library, but {came}: convert them with backend.asarray(...)"
+        ) from None
+
+
+def same_shape(prediction: Array, target: Array) -> tuple[Namespace, Array]:
+    """Return the namespace, and the target as numbers of the prediction's precision; ShapeError if shapes differ."""
+    xp = namespace(prediction=prediction, target=target)
+    if prediction.shape != target.shape:
+        came = f"{tuple(prediction.shape)} and {tuple(target.shape)}"
+        raise ShapeError(f"expected prediction and target of one shape, got {came}: reshape the target")
+    return xp, target if target.dtype == prediction.dtype else xp.astype(target, prediction.dtype)
+
+
+def describe(array: Array) -> str:
+    """Say in a few words what an argument is: `a torch array on cpu`, `a list`."""
+    root = type(array).__module__.partition(".")[0]
+    if not (hasattr(array, "shape") and hasattr(array, "dtype")):
+        return f"a {type(array).__name__}"
+    return f"a {root.removesuffix('lib')} array on {array_api_compat.device(array)}"
+
+
+def is_floating(xp: Namespace, array: Array) -> bool:
+    """Whether the array holds real floating-point numbers."""
+    return bool(xp.isdtype(array.dtype, "real floating"))
+
+
+def each(function: Any, *vectors: V) -> V:
+    """Apply a function of arrays to θ-like vectors: once if they are flat, window by window if they are tuples."""
+    if isinstance(vectors[0], tuple):
+        return tuple(function(*arrays) for arrays in zip(*vectors, strict=True))  # type: ignore[return-value]
+    return function(*vectors)  # type: ignore[no-any-return]
+
+
+def exp_shifted(xp: Namespace, x: Array) -> tuple[Array, Array, Array]:
+    """Return x − max x, its exp and the sum of that, along the last axis (kept): softmax that cannot overflow.
+
+    An infinite maximum takes the whole probability: the limit, where plain subtraction would give NaN.
+    """
+    top = xp.max(x, axis=-1, keepdims=True)
+    at_top = x == top
+    shifted = xp.where(at_top, 0.0, x) - xp.where(at_top, 0.0, top)
+    exp = xp.exp(shifted)
+    return shifted, exp, xp.sum(exp, axis=-1, keepdims=True)
+
+
+def sigmoid(xp: Namespace, x: Array) -> Array:
+    """1 / (1 + e^−x), accurate at both ends: the exponential is taken of −|x|, so nothing overflows."""
+    exp = xp.exp(-xp.abs(x))
+    return xp.where(x < 0, exp, 1.0) / (1.0 + exp)

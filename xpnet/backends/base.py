@@ -1,0 +1,148 @@
+"""What a backend is: where arrays are born, how they come home, and four seams where a library may do better."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from xpnet.arrays import Array, Namespace, Vector, describe, each
+from xpnet.parameters import Window, split
+
+Rule: TypeAlias = Callable[..., tuple[Array, ...]]
+"""An elementwise rule `rule(xp, *state, *inputs, *scalars) -> state`, as the optimizers write it."""
+
+Apply: TypeAlias = Callable[..., tuple[Vector, ...]]
+"""A mapped rule: `apply(state, inputs, scalars, gate=None) -> state`; where the gate is False nothing changes."""
+
+Step: TypeAlias = Callable[[Any, Any, Any], tuple[Any, tuple[Array, ...]]]
+"""One training step: `step(carry, fixed, x) -> carry, (loss, ...)`, the results 0-d arrays."""
+
+
+class Backend:
+    """A library on a device.
+
+    The methods below are the plain forms, in array API operations alone: they serve any conforming library, and the
+    faster ones of the subclasses are tested against them.
+    """
+
+    flat = True
+    """Whether a compiled step carries θ as one vector (else as the tuple of its windows)."""
+
+    def __init__(self, name: str, xp: Namespace, device: Any, reason: str = "asked for by name") -> None:
+        self.name, self.xp, self.device, self.reason = name, xp, device, reason
+        self._mapped: dict[Rule, Apply] = {}
+
+    def __repr__(self) -> str:
+        return f"<xpnet backend {self.name} on {self.device}: {self.reason}>"
+
+    def asarray(self, host: Any, dtype: str | None = None, copy: bool | None = None) -> Array:
+        """Put host data on this device, as an array of this library; `copy=True` makes one that is the caller's own."""
+        host = np.asarray(host, dtype=dtype)
+        array = self._place(host, copy)
+        if dtype is not None and array.dtype != getattr(self.xp, dtype):
+            raise TypeError(f"{self.name} made {array.dtype} of {dtype}: switch 64-bit types on first")
+        return array
+
+    def _place(self, host: np.ndarray, copy: bool | None) -> Array:
+        return self.xp.asarray(host, device=self.device, copy=copy)
+
+    def asnumpy(self, array: Array) -> np.ndarray:
+        """Bring an array home to the host's memory."""
+        return np.asarray(array)
+
+    def owns(self, array: Array) -> bool:
+        """Whether an array is of this library and lies on this device."""
+        return describe(array) == describe(self.xp.empty(0, device=self.device))
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all it was asked."""
+
+    def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        """Return a @ b, written into `out` if this library can."""
+        return a @ b
+
+    def join(self, theta: Array, windows: Sequence[Window]) -> tuple[tuple[Array | None, ...], Callable[..., Array]]:
+        """Return where gradients may be written, and the function that makes them one vector like θ."""
+
+        def finish(gradients: Sequence[Array]) -> Array:
+            if not gradients:
+                return self.xp.zeros_like(theta)
+            return self.xp.concat([self.xp.reshape(g, (-1,)) for g in gradients])
+
+        return (None,) * len(windows), finish
+
+    def map(self, rule: Rule) -> Apply:
+        """Make a rule on numbers into one on whole vectors."""
+        if rule not in self._mapped:
+            self._mapped[rule] = self._map(rule)
+        return self._mapped[rule]
+
+    def _map(self, rule: Rule) -> Apply:
+        xp = self.xp
+
+        def apply(
+            state: tuple[Vector, ...], inputs: tuple[Vector, ...], scalars: Sequence[Any], gate: Array | None = None
+        ) -> tuple[Vector, ...]:
+            def one(*arrays: Array) -> tuple[Array, ...]:
+                own = [xp.asarray(a, copy=True) for a in arrays[: len(state)]]
+                new = rule(xp, *own, *arrays[len(state) :], *scalars)
+                return new if gate is None else tuple(xp.where(gate, n, o) for n, o in zip(new, arrays, strict=False))
+
+            new = each(one, *state, *inputs)
+            return tuple(zip(*new, strict=True)) if isinstance(state[0], tuple) else new
+
+        return apply
+
+    def compile(self, step: Step) -> Callable[[Any, Any, Any], tuple[Any, tuple[Array, ...]]]:
+        """Make one step into K: `run(carry, fixed, xs) -> carry, (losses, ...)`, K the leading length of `xs`."""
+
+        def run(carry: Any, fixed: Any, xs: tuple[Any, ...]) -> tuple[Any, tuple[Array, ...]]:
+            results = []
+            for k in range(xs[0].shape[0]):
+                carry, result = step(carry, fixed, tuple(x[k] for x in xs))
+                results.append(result)
+            return carry, tuple(self.xp.stack(column) for column in zip(*results, strict=True))
+
+        return run
+
+
+class InPlaceBackend(Backend):
+    """A library whose arrays can be written: gradients land in their windows, rules overwrite their state."""
+
+    def join(self, theta: Array, windows: Sequence[Window]) -> tuple[tuple[Array, ...], Callable[..., Array]]:
+        """Return the windows of an empty gradient vector, and the function that copies in what was not written."""
+        vector = self.xp.empty_like(theta)
+        outs = split(self.xp, vector, windows)
+
+        def finish(gradients: Sequence[Array]) -> Array:
+            for out, gradient in zip(outs, gradients, strict=True):
+                if gradient is not out:
+                    out[...] = gradient
+            return vector
+
+        return outs, finish
+
+    def _map(self, rule: Rule) -> Apply:
+        plain = super()._map(rule)
+
+        def apply(
+            state: tuple[Array, ...], inputs: tuple[Array, ...], scalars: Sequence[Any], gate: Array | None = None
+        ) -> tuple[Array, ...]:
+            if gate is None or self.reads_free:
+                if gate is None or bool(gate):
+                    self.overwrite(state, rule(self.xp, *state, *inputs, *scalars))
+            else:
+                self.overwrite(state, plain(state, inputs, scalars, gate))
+            return state
+
+        return apply
+
+    reads_free = False
+    """Whether reading a number costs no waiting: the device is the host itself."""
+
+    @staticmethod
+    def overwrite(state: Sequence[Array], new: Sequence[Array]) -> None:
+        """Make each array of the state hold its new values, if it does not already."""
+        for old, value in zip(state, new, strict=True):
+            if value is not old:
+                old[...] = value

@@ -1,0 +1,101 @@
+"""JAX: immutable arrays; K training steps become one program."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+try:
+    import jax
+    import jax.numpy as xp
+except ImportError:
+    jax = None
+
+import numpy as np
+
+from xpnet.arrays import Array, Vector
+from xpnet.backends.base import Apply, Backend, Rule, Step
+from xpnet.errors import BackendError
+
+
+class JaxBackend(Backend):
+    """JAX on any of its devices. A compiled step carries θ as windows: slices of one vector would be copied."""
+
+    flat = False
+
+    def __init__(self, device: Any, reason: str = "asked for by name") -> None:
+        super().__init__("jax", xp, device, reason)
+
+    def _place(self, host: np.ndarray, copy: bool | None) -> Array:
+        wide = {"float64": "float32", "int64": "int32", "uint64": "uint32"}
+        if not jax.config.jax_enable_x64 and host.dtype.name in wide:
+            if host.dtype.name == "float64":
+                raise TypeError(
+                    "JAX makes float32 of float64: pass float32, or set jax.config.update('jax_enable_x64', True)"
+                )
+            host = host.astype(wide[host.dtype.name])
+        return xp.array(host, device=self.device)
+
+    def owns(self, array: Array) -> bool:
+        """Whether this is a JAX array on this device, or stands for one in a function being traced."""
+        return isinstance(array, jax.core.Tracer) or (
+            isinstance(array, jax.Array) and array.devices() == {self.device}
+        )
+
+    def synchronize(self) -> None:
+        """Wait for all that was dispatched to this device."""
+        (jax.device_put(0.0, self.device) + 0).block_until_ready()
+
+    def _map(self, rule: Rule) -> Apply:
+        plain = jax.jit(super()._map(rule))  # the scalars are arguments, so a new learning rate compiles nothing
+
+        def apply(
+            state: tuple[Vector, ...], inputs: tuple[Vector, ...], scalars: Sequence[Any], gate: Array | None = None
+        ) -> tuple[Vector, ...]:
+            new: tuple[Vector, ...] = plain(state, inputs, tuple(scalars), gate)
+            return new
+
+        return apply
+
+    def compile(self, step: Step) -> Callable[[Any, Any, Any], tuple[Any, tuple[Array, ...]]]:
+        """Make K steps one program: a scan whose carry is overwritten, not copied."""
+
+        @jax.jit(donate_argnums=0)
+        def scan(carry: Any, fixed: Any, xs: Any) -> Any:
+            return jax.lax.scan(lambda carry, x: step(carry, fixed, x), carry, xs)
+
+        def run(carry: Any, fixed: Any, xs: tuple[Any, ...]) -> tuple[Any, tuple[Array, ...]]:
+            dtype = jax.tree.leaves(carry)[0].dtype
+
+            def column(x: Any) -> Array:
+                values = np.asarray(x) if not isinstance(x, jax.Array) else x
+                return xp.asarray(values, dtype=dtype if values.dtype.kind == "f" else xp.int32)
+
+            done: tuple[Any, tuple[Array, ...]] = scan(carry, fixed, tuple(column(x) for x in xs))
+            return done
+
+        return run
+
+
+def connect(device: str) -> JaxBackend:
+    """Return the backend for a JAX device (`cpu`, `gpu:1`), JAX's own default if none is named."""
+    if jax is None:
+        raise BackendError("JAX is not installed: pip install 'xpnet[jax]'")
+    if not device:
+        return JaxBackend(jax.devices()[0])
+    platform, _, index = device.partition(":")
+    try:
+        return JaxBackend(jax.devices(platform)[int(index or 0)])
+    except (RuntimeError, IndexError, ValueError):
+        raise BackendError(f'JAX has no device "{device}" here: choose one of {devices()}') from None
+
+
+def of(array: Array) -> JaxBackend:
+    """Return the backend of a JAX array."""
+    traced = isinstance(array, jax.core.Tracer)
+    return JaxBackend(jax.devices()[0] if traced else next(iter(array.devices())), "the array's own library")
+
+
+def devices() -> list[str]:
+    """Return the devices that can be used."""
+    if jax is None:
+        raise BackendError("JAX is not installed: pip install 'xpnet[jax]'")
+    return [f"{device.platform}:{device.id}" for device in jax.devices()]

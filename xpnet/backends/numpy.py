@@ -1,0 +1,63 @@
+"""NumPy, on the CPU: always there."""
+
+from collections.abc import Sequence
+
+import array_api_compat.numpy as xp
+import numpy as np
+
+from xpnet.arrays import Array
+from xpnet.backends.base import Apply, InPlaceBackend, Rule
+from xpnet.errors import BackendError
+
+BLOCK = 8192
+"""Elements of a vector that a rule handles at a time: its few arrays then stay in the processor's cache."""
+
+
+class NumpyBackend(InPlaceBackend):
+    """NumPy: products straight into their destination, rules in cache-sized blocks."""
+
+    reads_free = True
+
+    def __init__(self, device: str = "cpu", reason: str = "asked for by name") -> None:
+        super().__init__("numpy", xp, device, reason)
+
+    def owns(self, array: Array) -> bool:
+        """Whether this is a NumPy array."""
+        return isinstance(array, (np.ndarray, np.generic))
+
+    def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        """Return a @ b, in `out` if one is given."""
+        return np.matmul(a, b, out=out)
+
+    def _map(self, rule: Rule) -> Apply:
+        def apply(
+            state: tuple[Array, ...], inputs: tuple[Array, ...], scalars: Sequence[float], gate: Array | None = None
+        ) -> tuple[Array, ...]:
+            if gate is None or gate:
+                for start in range(0, state[0].size, BLOCK):
+                    block = slice(start, start + BLOCK)
+                    views = [s[block] for s in state]
+                    self.overwrite(views, rule(np, *views, *[i[block] for i in inputs], *scalars))
+            return state
+
+        return apply
+
+
+def connect(device: str) -> NumpyBackend:
+    """Return the backend for NumPy."""
+    if device not in ("", "cpu"):
+        raise BackendError(f'NumPy has the device "cpu" alone, not "{device}"')
+    return NumpyBackend()
+
+
+def of(array: Array) -> NumpyBackend:
+    """Return the backend of a NumPy array."""
+    return _CPU
+
+
+def devices() -> list[str]:
+    """Return the devices that can be used."""
+    return ["cpu"]
+
+
+_CPU = NumpyBackend(reason="the array's own library")

@@ -1,0 +1,47 @@
+"""array-api-strict: the standard and nothing else, for tests. Its second device shares no memory with the host."""
+
+try:
+    import array_api_strict as xp
+except ImportError:
+    xp = None
+
+import numpy as np
+
+from xpnet.arrays import Array
+from xpnet.backends.base import Backend
+from xpnet.errors import BackendError
+
+
+class StrictBackend(Backend):
+    """The plain forms, on an array library that refuses whatever the standard does not promise."""
+
+    def __init__(self, device: object, reason: str = "asked for by name") -> None:
+        super().__init__("strict", xp, device, reason)
+
+    def asnumpy(self, array: Array) -> np.ndarray:
+        """Bring an array home, by way of the library's CPU device."""
+        return np.asarray(array.to_device(xp.Device("CPU_DEVICE")))
+
+    def owns(self, array: Array) -> bool:
+        """Whether this is an array of the library, on this device."""
+        return isinstance(array, xp._array_object.Array) and array.device == self.device
+
+
+def connect(device: str) -> StrictBackend:
+    """Return the backend for a device of array-api-strict, its `CPU_DEVICE` if none is named."""
+    names = devices()
+    if device and device not in names:
+        raise BackendError(f'array-api-strict has no device "{device}": choose one of {names}')
+    return StrictBackend(xp.Device(device or names[0]))
+
+
+def of(array: Array) -> StrictBackend:
+    """Return the backend of an array."""
+    return StrictBackend(array.device, "the array's own library")
+
+
+def devices() -> list[str]:
+    """Return the devices that can be used."""
+    if xp is None:
+        raise BackendError("array-api-strict is not installed: pip install 'xpnet[test]'")
+    return ["CPU_DEVICE", "device1", "device2"]

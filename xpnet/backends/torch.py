@@ -1,0 +1,72 @@
+"""PyTorch as an array library: its arrays and devices, none of its autograd."""
+
+from typing import Any
+
+try:
+    import array_api_compat.torch as xp
+    import torch
+except ImportError:
+    torch = None
+
+import numpy as np
+
+from xpnet.arrays import Array
+from xpnet.backends.base import InPlaceBackend
+from xpnet.errors import BackendError
+
+
+class TorchBackend(InPlaceBackend):
+    """PyTorch on any of its devices."""
+
+    def __init__(self, device: Any, reason: str = "asked for by name") -> None:
+        super().__init__("torch", xp, device, reason)
+        self.reads_free = device.type == "cpu"
+
+    def _place(self, host: np.ndarray, copy: bool | None) -> Array:
+        if copy or not host.flags.writeable:
+            host = host.copy()
+        return torch.from_numpy(np.ascontiguousarray(host)).reshape(host.shape).to(self.device)
+
+    def asnumpy(self, array: Array) -> np.ndarray:
+        """Bring a tensor home, without its gradient."""
+        home: np.ndarray = array.detach().cpu().numpy()
+        return home
+
+    def owns(self, array: Array) -> bool:
+        """Whether this is a tensor on this device."""
+        return isinstance(array, torch.Tensor) and array.device == self.device
+
+    def synchronize(self) -> None:
+        """Wait for the accelerator, if there is one."""
+        if self.device.type != "cpu":
+            getattr(torch, self.device.type).synchronize(self.device)
+
+    def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        """Return a @ b, in `out` if one is given."""
+        return torch.matmul(a, b, out=out)
+
+
+def connect(device: str) -> TorchBackend:
+    """Return the backend for a PyTorch device, `cpu` if none is named, after a trial."""
+    if torch is None:
+        raise BackendError("PyTorch is not installed: pip install 'xpnet[torch]'")
+    try:
+        found = torch.empty(0, device=device or "cpu").device
+        torch.ones(2, 2, device=found) @ torch.ones(2, 2, device=found)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).partition("\n")[0]
+        raise BackendError(f'PyTorch has no device "{device}" here ({first}): choose one of {devices()}') from None
+    return TorchBackend(found)
+
+
+def of(array: Array) -> TorchBackend:
+    """Return the backend of a tensor."""
+    return TorchBackend(array.device, "the array's own library")
+
+
+def devices() -> list[str]:
+    """Return the devices that can be used."""
+    if torch is None:
+        raise BackendError("PyTorch is not installed: pip install 'xpnet[torch]'")
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return ["cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count())), *mps]

@@ -1,0 +1,172 @@
+"""What a layer is: a function that returns its value and its pullback; and the door through which θ comes in."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeAlias
+
+from xpnet.arrays import Array, Namespace, Vector, describe, is_floating
+from xpnet.backends import Backend, backend_of
+from xpnet.backends import backend as find_backend
+from xpnet.errors import ShapeError
+from xpnet.parameters import Parameter, Shape, Window, draw, lay_out, split
+
+Params: TypeAlias = tuple[Array, ...]
+Pullback: TypeAlias = Callable[..., tuple[Array | None, Params]]
+"""`backward(dy, need_dx=True, out=(None, …)) -> (dx, gradients)`; it may write each gradient into its `out`."""
+
+
+@dataclass(slots=True)
+class Context:
+    """What a forward pass knows besides its arguments; `ctx.at(k)` is the same for child k."""
+
+    backend: Backend
+    training: bool = False
+    key: int | Array = 0
+    """A hash of the seed and the step, from which random masks are made."""
+    buffers: dict[str, Array] = field(default_factory=dict)
+    """Running statistics by path; a forward pass in training rebinds them, and the training step carries them."""
+    watch: Callable[[str, Array], None] | None = None
+    """Called with the path and the output of every child layer, if given."""
+    path: str = ""
+
+    @property
+    def xp(self) -> Namespace:
+        """The array namespace."""
+        return self.backend.xp
+
+    @property
+    def device(self) -> Any:
+        """The device that new arrays belong on."""
+        return self.backend.device
+
+    def at(self, k: int) -> "Context":
+        """Return the context of child k."""
+        path = f"{self.path}.{k}" if self.path else str(k)
+        return Context(self.backend, self.training, self.key, self.buffers, self.watch, path)
+
+
+class Layer(ABC):
+    """A function of parameters and input that returns its value and its pullback.
+
+    A layer is an immutable description (a frozen dataclass) and holds no arrays. Every layer is a network too: it can
+    be called on θ. A new layer needs `forward`, and, where they are not the defaults, `parameters` and `output_shape`.
+    """
+
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Return what the layer asks for, in the order in which it lies on θ."""
+        return ()
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the shape of the output for an input of this shape, batch axis included; ShapeError if it is wrong."""
+        return shape
+
+    @abstractmethod
+    def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Pullback]:
+        """Return the value and the pullback, `backward(dy, need_dx=True, out=(None, …)) -> (dx, gradients)`."""
+
+    @cached_property
+    def layout(self) -> tuple[Window, ...]:
+        """Where each parameter lies on θ."""
+        return lay_out(self.parameters())
+
+    @property
+    def size(self) -> int:
+        """The length of θ."""
+        return self.layout[-1].stop if self.layout else 0
+
+    def init(self, seed: int = 0, backend: str | Backend | None = None, dtype: str = "float32") -> Array:
+        """Return a new θ, one flat array; the same bits on every backend for the same seed."""
+        return find_backend(backend).asarray(draw(self.layout, seed), dtype=dtype, copy=True)
+
+    def decayed(self, backend: str | Backend | None = None, dtype: str = "float32") -> Array:
+        """Return a vector like θ: 1 where weight decay applies (matrices), 0 where it does not (biases)."""
+        host = draw(self.layout, 0) * 0
+        for window in self.layout:
+            host[window.start : window.stop] = window.decayed
+        return find_backend(backend).asarray(host, dtype=dtype)
+
+    def windows(self, theta: Vector) -> dict[str, Array]:
+        """Return the parameters by path, `{"0.weight": …}`: views on θ, where the library has views."""
+        if not isinstance(theta, tuple):
+            theta = split(backend_of(theta).xp, theta, self.layout)
+        return {window.name: array for window, array in zip(self.layout, theta, strict=True)}
+
+    def __call__(
+        self,
+        theta: Vector,
+        x: Array,
+        training: bool = False,
+        *,
+        key: int | Array = 0,
+        buffers: dict[str, Array] | None = None,
+        watch: Callable[[str, Array], None] | None = None,
+        backend: Backend | None = None,
+    ) -> tuple[Array, Callable[[Array], Vector]]:
+        """Return f(θ, x) and the pullback, `backward(dy) -> dθ`, which can be called once.
+
+        θ is one flat vector or the tuple of its windows, and dθ is of the same kind. Integer input is read as numbers
+        of θ's precision. `training` turns dropout on, `key` chooses its mask.
+        ShapeError or TypeError if θ or x does not fit.
+        """
+        backend = backend or backend_of(theta[0] if isinstance(theta, tuple) else theta)
+        x = self._admit(theta, x, backend)
+        params = theta if isinstance(theta, tuple) else split(backend.xp, theta, self.layout)
+        y, pullback = self.forward(params, x, Context(backend, training, key, {} if buffers is None else buffers, watch))
+        tape = [pullback]
+
+        def backward(dy: Array) -> Vector:
+            if not tape:
+                raise RuntimeError("this pullback was used already: call the network again for a new one")
+            if isinstance(theta, tuple):
+                return tape.pop()(dy, False, (None,) * len(theta))[1]
+            outs, finish = backend.join(theta, self.layout)
+            return finish(tape.pop()(dy, False, outs)[1])
+
+        return y, backward
+
+    def _admit(self, theta: Vector, x: Array, backend: Backend) -> Array:
+        """Return x as the network reads it, or raise: one library and device, one precision, shapes that fit."""
+        first = theta[0] if isinstance(theta, tuple) and theta else theta
+        if not backend.owns(x):
+            raise TypeError(f"theta is a {describe(first)}, but x is a {describe(x)}: pass backend.asarray(x)")
+        if x.shape not in self._shapes_seen:
+            self.output_shape(x.shape)
+            self._shapes_seen.add(x.shape)
+        if not isinstance(theta, tuple) and theta.shape != (self.size,):
+            raise ShapeError(f"theta must be a vector of {self.size} numbers, got shape {tuple(theta.shape)}")
+        if isinstance(theta, tuple) and len(theta) != len(self.layout):
+            raise ShapeError(f"theta must have {len(self.layout)} windows, got {len(theta)}")
+        if not self.layout or x.dtype == first.dtype:
+            return x
+        if is_floating(backend.xp, x):
+            raise TypeError(f"theta is {first.dtype}, but x is {x.dtype}: make them the same precision")
+        return backend.xp.astype(x, first.dtype)
+
+    @cached_property
+    def _shapes_seen(self) -> set[Shape]:
+        return set()
+
+    def walk(self, shape: Shape) -> Iterator[tuple[str, "Layer", Shape]]:
+        """Yield the path, the layer and the output shape of every leaf, for an input of this shape."""
+        yield "", self, self.output_shape(shape)
+
+    def shapes(self, input_shape: Sequence[int | None]) -> dict[str, Shape]:
+        """Return the output shape of every leaf by path; the batch axis comes first and may be None.
+
+        >>> Sequential(Linear(4, 3), ReLU()).shapes((None, 4))
+        {'0': (None, 3), '1': (None, 3)}
+        """
+        return {path: shape for path, _, shape in self.walk(tuple(input_shape))}
+
+    def summary(self, input_shape: Sequence[int | None]) -> str:
+        """Return a table of the leaves: path, layer, output shape, number of parameters."""
+        rows = [("path", "layer", "output", "parameters")]
+        for path, layer, shape in self.walk(tuple(input_shape)):
+            output = ", ".join("N" if n is None else str(n) for n in shape)
+            rows.append((path, str(layer), f"({output})", f"{layer.size:,}"))
+        rows.append(("", "", "", f"{self.size:,}"))
+        width = [max(len(row[column]) for row in rows) for column in range(4)]
+        lines = [f"{a:{width[0]}}  {b:{width[1]}}  {c:{width[2]}}  {d:>{width[3]}}".rstrip() for a, b, c, d in rows]
+        return "\n".join(lines)

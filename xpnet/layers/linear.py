@@ -1,0 +1,65 @@
+"""The linear (fully connected, dense) layer."""
+
+import math
+from dataclasses import dataclass
+
+from xpnet.arrays import Array
+from xpnet.errors import ShapeError
+from xpnet.layers.base import Context, Layer, Params, Pullback
+from xpnet.parameters import Initializer, Parameter, Shape, find_initializer
+
+
+@dataclass(frozen=True)
+class Linear(Layer):
+    """y = x W + b        x (N, I)   W (I, O)   b (O,)   y (N, O)
+
+    dx = dy Wᵀ,  dW = xᵀ dy,  db = Σₙ dy     (Goodfellow et al., "Deep Learning", 2016, section 6.5)
+
+    `initializer` of W is "normal" (1/√I, the lesson's), "glorot", "he", "zeros" or a function (rng, shape) -> host array.
+    """
+
+    nin: int
+    nout: int
+    bias: bool = True
+    initializer: str | Initializer = "normal"
+
+    def __post_init__(self) -> None:
+        for name in ("nin", "nout"):
+            size = getattr(self, name)
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(f"Linear({self.nin}, {self.nout}): {name} must be an integer of at least 1")
+        find_initializer(self.initializer)
+
+    def __str__(self) -> str:
+        return f"Linear({self.nin}→{self.nout})"
+
+    def parameters(self) -> tuple[Parameter, ...]:
+        """W (I, O) and, unless it is left out, b (O,), which starts at zero."""
+        weight = Parameter("weight", (self.nin, self.nout), find_initializer(self.initializer))
+        return (weight, Parameter("bias", (self.nout,))) if self.bias else (weight,)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """(N, I) -> (N, O)."""
+        if len(shape) == 2 and shape[1] == self.nin:
+            return (shape[0], self.nout)
+        if len(shape) > 2 and math.prod(shape[1:]) == self.nin:
+            remedy = "add Flatten() before it"
+        elif len(shape) == 1:
+            remedy = "give it a batch, one sample a row"
+        else:
+            remedy = f"the layer before it or the data must have {self.nin} features"
+        raise ShapeError(f"expects input (N, {self.nin}), got {shape}: {remedy}", who=str(self))
+
+    def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Pullback]:
+        """Return x W + b and its pullback."""
+        xp, matmul, weight = ctx.xp, ctx.backend.matmul, params[0]
+        y = x @ weight  # (N, O)
+        if self.bias:
+            y += params[1]
+
+        def backward(dy: Array, need_dx: bool = True, out: Params = (None, None)) -> tuple[Array | None, Params]:
+            dx = dy @ weight.T if need_dx else None  # (N, I)
+            dweight = matmul(x.T, dy, out=out[0])  # (I, O)
+            return dx, (dweight, xp.sum(dy, axis=0)) if self.bias else (dweight,)
+
+        return y, backward

@@ -1,0 +1,113 @@
+"""How the layers' parameters lie on θ: names, shapes, offsets, and the values they start from.
+
+All parameters of a network live in one flat array θ. A `Parameter` is what a layer asks for, a `Window` is where it
+lies on θ, and `split` gives the windows as arrays.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from xpnet import random
+from xpnet.arrays import Array, Namespace
+
+Shape: TypeAlias = tuple[int, ...]
+Initializer: TypeAlias = Callable[[np.random.Generator, Shape], np.ndarray]
+"""`initializer(rng, shape) -> float64 host array`, for a weight of shape (fan_in, fan_out)."""
+
+
+def normal(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    """N(0, 1/√fan_in): outputs as large as inputs, the lesson's choice (LeCun et al., "Efficient BackProp", 1998)."""
+    return rng.normal(0.0, 1.0 / math.sqrt(max(shape[0], 1)), shape)
+
+
+def glorot(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    """U(−a, a) with a = √(6 / (fan_in + fan_out)), for tanh and sigmoid (Glorot & Bengio, AISTATS 2010, eq. 16)."""
+    bound = math.sqrt(6.0 / max(shape[0] + shape[-1], 1))
+    return rng.uniform(-bound, bound, shape)
+
+
+def he(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    """N(0, √(2/fan_in)), for ReLU, which loses half the signal (He et al., ICCV 2015, eq. 10)."""
+    return rng.normal(0.0, math.sqrt(2.0 / max(shape[0], 1)), shape)
+
+
+def zeros(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    """All zeros: for biases, and for a single layer, whose loss is convex."""
+    return np.zeros(shape)
+
+
+INITIALIZERS: dict[str, Initializer] = {"normal": normal, "glorot": glorot, "he": he, "zeros": zeros}
+
+
+def find_initializer(name: str | Initializer) -> Initializer:
+    """Return the initializer of that name, or the function itself; ValueError lists the known names."""
+    if callable(name):
+        return name
+    if name not in INITIALIZERS:
+        raise ValueError(f"unknown initializer {name!r}: choose one of {', '.join(INITIALIZERS)}, or pass a function")
+    return INITIALIZERS[name]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What a layer asks for: a name within the layer, a shape, and how it starts."""
+
+    name: str
+    shape: Shape
+    init: Initializer = zeros
+
+    def named(self, prefix: object) -> "Parameter":
+        """Return the same parameter one level up: `weight` becomes `0.weight`."""
+        return Parameter(f"{prefix}.{self.name}", self.shape, self.init)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Where a parameter lies on θ: θ[start:stop], seen in `shape`."""
+
+    parameter: Parameter
+    start: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        """The parameter's path, as in PyTorch: `0.weight`."""
+        return self.parameter.name
+
+    @property
+    def shape(self) -> Shape:
+        """The parameter's shape."""
+        return self.parameter.shape
+
+    @property
+    def decayed(self) -> bool:
+        """Whether weight decay applies: to matrices, not to biases."""
+        return len(self.shape) >= 2
+
+
+def lay_out(parameters: Sequence[Parameter]) -> tuple[Window, ...]:
+    """Lay parameters end to end on θ, in order."""
+    windows, start = [], 0
+    for parameter in parameters:
+        stop = start + math.prod(parameter.shape)
+        windows.append(Window(parameter, start, stop))
+        start = stop
+    return tuple(windows)
+
+
+def draw(windows: Sequence[Window], seed: int) -> np.ndarray:
+    """Draw the host's float64 θ: each window from a stream of its own, keyed by the seed and the window's name."""
+    theta = np.zeros(windows[-1].stop if windows else 0)
+    for window in windows:
+        values = window.parameter.init(random.generator(seed, window.name), window.shape)
+        theta[window.start : window.stop] = values.reshape(-1)
+    return theta
+
+
+def split(xp: Namespace, theta: Array, windows: Sequence[Window]) -> tuple[Array, ...]:
+    """Return the windows of a flat θ as arrays: views, where the library has views."""
+    return tuple(xp.reshape(theta[w.start : w.stop], w.shape) for w in windows)

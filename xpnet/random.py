@@ -1,0 +1,64 @@
+"""Random numbers that are the same bits on every backend.
+
+Weights and permutations come from NumPy's Philox generator on the host (Salmon et al., "Parallel random numbers: as
+easy as 1, 2, 3", SC 2011), keyed by the seed and by a digest of what they are for. Dropout masks come from a
+counter-based integer hash in array API operations, so they need no host and can be compiled or captured in a graph.
+"""
+
+import math
+from functools import lru_cache
+from hashlib import blake2b
+
+import numpy as np
+
+from xpnet.arrays import Array, Namespace
+
+
+@lru_cache(maxsize=4096)
+def digest(text: str, bits: int = 64) -> int:
+    """Return the first `bits` of the BLAKE2b digest of a text, as a non-negative integer."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=bits // 8).digest(), "little")
+
+
+def generator(seed: int, purpose: str) -> np.random.Generator:
+    """Return the host's generator for one purpose (`"0.weight"`, `"shuffle/3"`): Philox keyed by seed and purpose."""
+    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
+        raise ValueError(f"seed must be an integer in 0..2**64-1, got {seed!r}")
+    return np.random.Generator(np.random.Philox(key=np.asarray([seed, digest(purpose)], dtype=np.uint64)))
+
+
+def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
+    """Return the order in which epoch number `epoch` visits n samples: int32 (n,)."""
+    return generator(seed, f"shuffle/{epoch}").permutation(np.arange(n, dtype=np.int32))
+
+
+def step_key(seed: int, step: int) -> int:
+    """Return the key of one training step, an integer in [−2³¹, 2³¹), from which the step's masks are hashed."""
+    return int.from_bytes(blake2b(b"%d/%d" % (seed, step), digest_size=4).digest(), "little", signed=True)
+
+
+def hash32(x: Array) -> Array:
+    """Return `lowbias32` of an int32 array's bits, in place: a bijection of the 32-bit words that scatters them.
+
+    x ^= x >> 16;  x *= 0x7feb352d;  x ^= x >> 15;  x *= 0x846ca68b;  x ^= x >> 16     (modulo 2³²)
+
+    Chris Wellons, "Prospecting for hash functions", 2018 (public domain). Written on int32, since not every library
+    shifts unsigned words: a logical shift is an arithmetic one whose upper bits are masked off.
+    """
+    x ^= (x >> 16) & 0xFFFF
+    x *= 0x7FEB352D
+    x ^= (x >> 15) & 0x1FFFF
+    x *= 0x846CA68B - 2**32
+    x ^= (x >> 16) & 0xFFFF
+    return x
+
+
+def bernoulli(xp: Namespace, shape: tuple[int, ...], p: float, key: int | Array, purpose: str, device: object) -> Array:
+    """Return a boolean array that is True with probability p: hash32(index ^ key ^ digest(purpose)) below a threshold.
+
+    `key` is an integer or a 0-d int32 array; the same key, purpose and shape give the same bits on every backend.
+    """
+    stream = digest(purpose, 32) - 2**31
+    threshold = min(round(p * 2**32), 2**32 - 1) - 2**31
+    words = xp.arange(math.prod(shape), dtype=xp.int32, device=device) ^ (key ^ stream)
+    return xp.reshape(hash32(words) < threshold, shape)

@@ -1,0 +1,93 @@
+"""Learning-rate schedules: plain functions of the step, given to an optimizer as `lr=`.
+
+    optimizer = xn.Adam(lr=xn.schedules.cosine(1e-3, steps=5000))
+
+`schedule(step) -> rate`, step = 0 for the first update; host floats throughout. Any function of the step will do; these
+are frozen dataclasses, so that they can be compared, printed and stored as data.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+Schedule: TypeAlias = Callable[[int], float]
+
+
+def rate(lr: float | Schedule, step: int) -> float:
+    """Return the learning rate at a step: the number itself, or what the schedule says."""
+    return float(lr(step) if callable(lr) else lr)
+
+
+@dataclass(frozen=True)
+class constant:
+    """η(t) = lr"""
+
+    lr: float
+
+    def __call__(self, step: int) -> float:
+        return self.lr
+
+
+@dataclass(frozen=True)
+class step_decay:
+    """η(t) = lr · factor^⌊t / every⌋"""
+
+    lr: float
+    every: int
+    factor: float = 0.1
+
+    def __call__(self, step: int) -> float:
+        return self.lr * self.factor ** (step // self.every)
+
+
+@dataclass(frozen=True)
+class cosine:
+    """η(t) = final + ½ (lr − final) (1 + cos(π t / steps)), then final        (Loshchilov & Hutter, ICLR 2017, eq. 5)"""
+
+    lr: float
+    steps: int
+    final: float = 0.0
+
+    def __call__(self, step: int) -> float:
+        done = min(step / self.steps, 1.0)
+        return self.final + 0.5 * (self.lr - self.final) * (1.0 + math.cos(math.pi * done))
+
+
+@dataclass(frozen=True)
+class warmup:
+    """η(t) = lr · (t + 1) / steps while t < steps, then lr(t − steps)        (Goyal et al., 2017, section 2.2)
+
+    `lr` is a number or another schedule: `warmup(cosine(1e-3, steps=5000), steps=500)`.
+    """
+
+    lr: float | Schedule
+    steps: int
+
+    def __call__(self, step: int) -> float:
+        if step < self.steps:
+            return rate(self.lr, 0) * (step + 1) / self.steps
+        return rate(self.lr, step - self.steps)
+
+
+@dataclass(frozen=True)
+class one_cycle:
+    """η rises from lr/start to lr over the first `rise` of the steps, then falls to lr/(start·end), both as half a cosine.
+
+    `lr` is the highest rate. (Smith & Topin, "Super-convergence", 2018, with cosines for straight lines)
+    """
+
+    lr: float
+    steps: int
+    rise: float = 0.3
+    start: float = 25.0
+    end: float = 1e4
+
+    def __call__(self, step: int) -> float:
+        first, last = self.lr / self.start, self.lr / (self.start * self.end)
+        peak = self.rise * self.steps - 1
+        if step <= peak:
+            low, high, done = first, self.lr, step / peak
+            return high + 0.5 * (low - high) * (1.0 + math.cos(math.pi * done))
+        done = min((step - peak) / (self.steps - 1 - peak), 1.0)
+        return last + 0.5 * (self.lr - last) * (1.0 + math.cos(math.pi * done))
