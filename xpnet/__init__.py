@@ -1,9 +1,110 @@
 """xpnet: neural networks whose backpropagation is written once and runs on NumPy, CuPy, PyTorch and JAX."""
 
-from xpnet import schedules
+from xpnet import datasets, metrics, schedules
 from xpnet.backends import Backend, available_backends, backend, use
-from xpnet.layers import (
-    GELU, Context, Dropout, Flatten, Layer, LeakyReLU, Linear, ReLU, Residual, Scale, Sequential, Sigmoid, SiLU, Softmax, Tanh,
+from xpnet.callbacks import Callback, EarlyStopping
+from xpnet.errors import (
+    BackendError,
+    CheckpointError,
+    DataError,
+    DataWarning,
+    NonFiniteError,
+    ShapeError,
 )
-from xpnet.losses import cross_entropy
-from xpnet.optimizers import SGD, Adam, AdamW, RMSProp
+from xpnet.history import History
+from xpnet.layers import (
+    GELU,
+    Context,
+    Dropout,
+    Flatten,
+    Layer,
+    LeakyReLU,
+    Linear,
+    ReLU,
+    Residual,
+    Scale,
+    Sequential,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Tanh,
+)
+from xpnet.losses import (
+    binary_cross_entropy,
+    cross_entropy,
+    hinge,
+    huber,
+    mean_absolute_error,
+    mean_squared_error,
+    negative_log_likelihood,
+    perceptron,
+)
+from xpnet.model import Model, load
+from xpnet.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
+from xpnet.parameters import Parameter
+from xpnet.schedules import constant, cosine, one_cycle, step_decay, warmup
+
+__all__ = [
+    "GELU",
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Backend",
+    "BackendError",
+    "Callback",
+    "CheckpointError",
+    "Context",
+    "DataError",
+    "DataWarning",
+    "Dropout",
+    "EarlyStopping",
+    "Flatten",
+    "History",
+    "Layer",
+    "LeakyReLU",
+    "Linear",
+    "Model",
+    "NonFiniteError",
+    "Optimizer",
+    "Parameter",
+    "RMSProp",
+    "ReLU",
+    "Residual",
+    "Scale",
+    "Sequential",
+    "ShapeError",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "Tanh",
+    "available_backends",
+    "backend",
+    "binary_cross_entropy",
+    "constant",
+    "cosine",
+    "cross_entropy",
+    "datasets",
+    "hinge",
+    "huber",
+    "load",
+    "mean_absolute_error",
+    "mean_squared_error",
+    "metrics",
+    "negative_log_likelihood",
+    "one_cycle",
+    "perceptron",
+    "schedules",
+    "step_decay",
+    "testing",
+    "use",
+    "warmup",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import `xpnet.testing` when it is first asked for: training needs none of it."""
+    if name == "testing":
+        from importlib import import_module
+
+        return import_module("xpnet.testing")
+    raise AttributeError(f"module 'xpnet' has no attribute {name!r}")

@@ -46,7 +46,12 @@ def describe(array: Array) -> str:
     root = type(array).__module__.partition(".")[0]
     if not (hasattr(array, "shape") and hasattr(array, "dtype")):
         return f"a {type(array).__name__}"
-    return f"a {root.removesuffix('lib')} array on {array_api_compat.device(array)}"
+    return f"a {root.removesuffix('lib')} array on {device(array)}"
+
+
+def device(array: Array) -> Any:
+    """Return the device for arrays that go with this one; None, the default, while JAX traces a function."""
+    return getattr(array, "device", None)
 
 
 def is_floating(xp: Namespace, array: Array) -> bool:

@@ -34,3 +34,7 @@ class DataWarning(UserWarning):
 
 class NonFiniteError(FloatingPointError):
     """A loss or gradient became NaN or infinite; θ is still the last good one."""
+
+
+class CheckpointError(ValueError):
+    """A file that cannot be written, or that is not a sound checkpoint."""

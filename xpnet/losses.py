@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from typing import TypeAlias
 
-from xpnet.arrays import Array, Namespace, exp_shifted, namespace, same_shape, sigmoid
+from xpnet.arrays import Array, Namespace, device, exp_shifted, namespace, same_shape, sigmoid
 from xpnet.errors import DataError, ShapeError
 
 Loss: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
@@ -118,11 +118,15 @@ def perceptron(scores: Array, targets: Array) -> tuple[Array, Array]:
 def _one_hot(xp: Namespace, scores: Array, labels: Array) -> Array:
     """Return the boolean (N, C) array that is True at each row's label; the standard has no scatter."""
     if not xp.isdtype(labels.dtype, "integral"):
-        raise DataError(f"labels must be integers, got {labels.dtype}: pass class numbers 0..C-1, not one-hot or scores")
+        raise DataError(
+            f"labels must be integers, got {labels.dtype}: pass class numbers 0..C-1, not one-hot or scores"
+        )
     if scores.ndim != 2 or labels.ndim != 1 or scores.shape[0] != labels.shape[0]:
         came = f"{tuple(scores.shape)} and {tuple(labels.shape)}"
-        raise ShapeError(f"expected scores (N, C) and labels (N,), got {came}: one-hot labels become argmax(axis=1)")
-    classes = xp.arange(scores.shape[1], dtype=labels.dtype, device=scores.device)
+        raise ShapeError(
+            f"expected scores (N, C) and labels (N,), got {came}: one-hot labels become argmax(axis=1)"
+        )
+    classes = xp.arange(scores.shape[1], dtype=labels.dtype, device=device(scores))
     return labels[:, None] == classes[None, :]
 
 

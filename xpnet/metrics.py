@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from typing import TypeAlias
 
-from xpnet.arrays import Array, Namespace, namespace, same_shape
+from xpnet.arrays import Array, Namespace, device, namespace, same_shape
 from xpnet.errors import ShapeError
 
 Metric: TypeAlias = Callable[[Array, Array], Array]
@@ -35,7 +35,7 @@ def confusion_matrix(prediction: Array, target: Array, classes: int | None = Non
     xp = namespace(prediction=prediction, target=target)
     predicted, true = _classes(xp, prediction, target)
     count = classes or (prediction.shape[1] if prediction.ndim == 2 and prediction.shape[1] > 1 else 2)
-    number = xp.arange(count, dtype=xp.int32, device=prediction.device)
+    number = xp.arange(count, dtype=xp.int32, device=device(prediction))
     hot = [xp.astype(xp.reshape(c, (-1, 1)) == number[None, :], prediction.dtype) for c in (true, predicted)]
     return xp.astype(hot[0].T @ hot[1], xp.int32)
 

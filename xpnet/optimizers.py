@@ -48,7 +48,9 @@ class Optimizer(ABC):
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if isinstance(value, (int, float)) and not 0 <= value < float("inf"):
-                raise ValueError(f"{type(self).__name__}: {name} must not be negative or infinite, got {value}")
+                raise ValueError(
+                    f"{type(self).__name__}: {name} must not be negative or infinite, got {value}"
+                )
             if name in ("momentum", "beta1", "beta2", "alpha") and value >= 1:
                 raise ValueError(f"{type(self).__name__}: {name} must be below 1, got {value}")
         if self.clip_norm == 0:
@@ -69,9 +71,13 @@ class Optimizer(ABC):
         """Whether the rule takes the weight decay itself, the 0/1 vector being its last input."""
         return False
 
+    def rate(self, t: int) -> float:
+        """Return the learning rate at step t, 0 for the first."""
+        return rate(self.lr, t)
+
     def scalars(self, t: int) -> tuple[float, ...]:
         """Return the rule's numbers at step t, 0 for the first."""
-        return (rate(self.lr, t),)
+        return (self.rate(t),)
 
     def init(self, theta: Vector, decayed: Vector | None = None) -> State:
         """Return the state before the first step.
@@ -153,7 +159,7 @@ class SGD(Optimizer):
 
     def scalars(self, t: int) -> tuple[float, ...]:
         """Return η, and μ if there is momentum."""
-        return (rate(self.lr, t), self.momentum) if self.momentum else (rate(self.lr, t),)
+        return (self.rate(t), self.momentum) if self.momentum else (self.rate(t),)
 
 
 def sgd_rule(xp: Namespace, theta: Array, g: Array, rate: float) -> tuple[Array, ...]:
@@ -162,7 +168,9 @@ def sgd_rule(xp: Namespace, theta: Array, g: Array, rate: float) -> tuple[Array,
     return (theta,)
 
 
-def momentum_rule(xp: Namespace, theta: Array, v: Array, g: Array, rate: float, mu: float) -> tuple[Array, ...]:
+def momentum_rule(
+    xp: Namespace, theta: Array, v: Array, g: Array, rate: float, mu: float
+) -> tuple[Array, ...]:
     """v ← μ v + g;  θ ← θ − η v"""
     v *= mu
     v += g
@@ -170,7 +178,9 @@ def momentum_rule(xp: Namespace, theta: Array, v: Array, g: Array, rate: float, 
     return theta, v
 
 
-def nesterov_rule(xp: Namespace, theta: Array, v: Array, g: Array, rate: float, mu: float) -> tuple[Array, ...]:
+def nesterov_rule(
+    xp: Namespace, theta: Array, v: Array, g: Array, rate: float, mu: float
+) -> tuple[Array, ...]:
     """v ← μ v + g;  θ ← θ − η (g + μ v)"""
     v *= mu
     v += g
@@ -201,7 +211,7 @@ class RMSProp(Optimizer):
 
     def scalars(self, t: int) -> tuple[float, ...]:
         """Return α, 1 − α, η, ε."""
-        return self.alpha, 1.0 - self.alpha, rate(self.lr, t), self.eps
+        return self.alpha, 1.0 - self.alpha, self.rate(t), self.eps
 
 
 def rmsprop_rule(
@@ -245,7 +255,7 @@ class Adam(Optimizer):
     def scalars(self, t: int) -> tuple[float, ...]:
         """Return β₁, 1 − β₁, β₂, 1 − β₂, η √c / (1 − β₁ᵗ), ε √c with c = 1 − β₂ᵗ, t counted from 1."""
         root = sqrt(1.0 - self.beta2 ** (t + 1))
-        step = rate(self.lr, t) * root / (1.0 - self.beta1 ** (t + 1))
+        step = self.rate(t) * root / (1.0 - self.beta1 ** (t + 1))
         return self.beta1, 1.0 - self.beta1, self.beta2, 1.0 - self.beta2, step, self.eps * root
 
 
@@ -295,7 +305,7 @@ class AdamW(Adam):
 
     def scalars(self, t: int) -> tuple[float, ...]:
         """Return η λ, then Adam's."""
-        decay = (rate(self.lr, t) * self.weight_decay,) if self.weight_decay else ()
+        decay = (self.rate(t) * self.weight_decay,) if self.weight_decay else ()
         return decay + super().scalars(t)
 
 

@@ -61,7 +61,9 @@ class Backend:
         """Return a @ b, written into `out` if this library can."""
         return a @ b
 
-    def join(self, theta: Array, windows: Sequence[Window]) -> tuple[tuple[Array | None, ...], Callable[..., Array]]:
+    def join(
+        self, theta: Array, windows: Sequence[Window]
+    ) -> tuple[tuple[Array | None, ...], Callable[..., Array]]:
         """Return where gradients may be written, and the function that makes them one vector like θ."""
 
         def finish(gradients: Sequence[Array]) -> Array:
@@ -81,12 +83,19 @@ class Backend:
         xp = self.xp
 
         def apply(
-            state: tuple[Vector, ...], inputs: tuple[Vector, ...], scalars: Sequence[Any], gate: Array | None = None
+            state: tuple[Vector, ...],
+            inputs: tuple[Vector, ...],
+            scalars: Sequence[Any],
+            gate: Array | None = None,
         ) -> tuple[Vector, ...]:
             def one(*arrays: Array) -> tuple[Array, ...]:
                 own = [xp.asarray(a, copy=True) for a in arrays[: len(state)]]
                 new = rule(xp, *own, *arrays[len(state) :], *scalars)
-                return new if gate is None else tuple(xp.where(gate, n, o) for n, o in zip(new, arrays, strict=False))
+                return (
+                    new
+                    if gate is None
+                    else tuple(xp.where(gate, n, o) for n, o in zip(new, arrays, strict=False))
+                )
 
             new = each(one, *state, *inputs)
             return tuple(zip(*new, strict=True)) if isinstance(state[0], tuple) else new
@@ -126,7 +135,10 @@ class InPlaceBackend(Backend):
         plain = super()._map(rule)
 
         def apply(
-            state: tuple[Array, ...], inputs: tuple[Array, ...], scalars: Sequence[Any], gate: Array | None = None
+            state: tuple[Array, ...],
+            inputs: tuple[Array, ...],
+            scalars: Sequence[Any],
+            gate: Array | None = None,
         ) -> tuple[Array, ...]:
             if gate is None or self.reads_free:
                 if gate is None or bool(gate):

@@ -55,9 +55,13 @@ def connect(device: str) -> CupyBackend:
             product = cupy.ones((8, 8), dtype="float32") @ (cupy.ones((8, 8), dtype="float32") + 1)
             trial = float(product.sum())
     except Exception as error:
-        raise BackendError(f"the GPU failed a trial computation ({_first_line(error)}): run `xpnet doctor`") from None
+        raise BackendError(
+            f"the GPU failed a trial computation ({_first_line(error)}): run `xpnet doctor`"
+        ) from None
     if trial != 1024.0:
-        raise BackendError(f"the GPU computed {trial} where 1024.0 is right: check its health with nvidia-smi")
+        raise BackendError(
+            f"the GPU computed {trial} where 1024.0 is right: check its health with nvidia-smi"
+        )
     return CupyBackend(chosen)
 
 
@@ -72,10 +76,12 @@ def devices() -> Sequence[str]:
         raise BackendError("CuPy is not installed: pip install 'xpnet[cuda13]' (or cuda12)")
     try:
         if cupy.cuda.runtime.driverGetVersion() == 0:
-            raise BackendError("no CUDA driver was found: install NVIDIA's driver, or use backend=\"auto\"")
+            raise BackendError('no CUDA driver was found: install NVIDIA\'s driver, or use backend="auto"')
         count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
-        raise BackendError(f"no CUDA device answered ({_first_line(error)}): check the driver with nvidia-smi") from None
+        raise BackendError(
+            f"no CUDA device answered ({_first_line(error)}): check the driver with nvidia-smi"
+        ) from None
     if not count:
         raise BackendError("the CUDA driver shows no device: check nvidia-smi and CUDA_VISIBLE_DEVICES")
     return [str(k) for k in range(count)]

@@ -45,10 +45,15 @@ class JaxBackend(Backend):
         (jax.device_put(0.0, self.device) + 0).block_until_ready()
 
     def _map(self, rule: Rule) -> Apply:
-        plain = jax.jit(super()._map(rule))  # the scalars are arguments, so a new learning rate compiles nothing
+        plain = jax.jit(
+            super()._map(rule)
+        )  # the scalars are arguments, so a new learning rate compiles nothing
 
         def apply(
-            state: tuple[Vector, ...], inputs: tuple[Vector, ...], scalars: Sequence[Any], gate: Array | None = None
+            state: tuple[Vector, ...],
+            inputs: tuple[Vector, ...],
+            scalars: Sequence[Any],
+            gate: Array | None = None,
         ) -> tuple[Vector, ...]:
             new: tuple[Vector, ...] = plain(state, inputs, tuple(scalars), gate)
             return new

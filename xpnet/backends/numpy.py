@@ -31,7 +31,10 @@ class NumpyBackend(InPlaceBackend):
 
     def _map(self, rule: Rule) -> Apply:
         def apply(
-            state: tuple[Array, ...], inputs: tuple[Array, ...], scalars: Sequence[float], gate: Array | None = None
+            state: tuple[Array, ...],
+            inputs: tuple[Array, ...],
+            scalars: Sequence[float],
+            gate: Array | None = None,
         ) -> tuple[Array, ...]:
             if gate is None or gate:
                 for start in range(0, state[0].size, BLOCK):

@@ -75,11 +75,12 @@ class SiLU(Layer):
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Pullback]:
         """Return x σ(x) and its pullback."""
-        gate = sigmoid(ctx.xp, x)
-        y = x * gate
+        xp, far = ctx.xp, 1e4  # σ(−far) is 0 and σ(far) is 1 in any precision; beyond, ∞ · 0 would give NaN
+        gate = sigmoid(xp, x)
+        y = xp.maximum(x, -far) * gate
 
         def backward(dy: Array, need_dx: bool = True, out: Params = ()) -> tuple[Array, Params]:
-            return dy * (gate + y * (1.0 - gate)), ()
+            return dy * (gate + xp.minimum(y, far) * (1.0 - gate)), ()
 
         return y, backward
 
@@ -93,15 +94,22 @@ class GELU(Layer):
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Pullback]:
         """Return the value and its pullback."""
-        c, k = math.sqrt(2.0 / math.pi), 0.044715
-        square = x * x
-        t = ctx.xp.tanh(c * (x * (1.0 + k * square)))
+        xp, c, k, far = (
+            ctx.xp,
+            math.sqrt(2.0 / math.pi),
+            0.044715,
+            1e2,
+        )  # beyond ±far, t is ±1 in any precision
+        low = xp.maximum(x, -far)
+        near = xp.minimum(low, far)
+        square = near * near
+        t = xp.tanh(c * (near * (1.0 + k * square)))
 
         def backward(dy: Array, need_dx: bool = True, out: Params = ()) -> tuple[Array, Params]:
             slope = (1.0 - t * t) * (c * (1.0 + 3.0 * k * square))
-            return dy * (0.5 * (1.0 + t + x * slope)), ()
+            return dy * (0.5 * (1.0 + t + near * slope)), ()
 
-        return 0.5 * x * (1.0 + t), backward
+        return 0.5 * low * (1.0 + t), backward
 
 
 @dataclass(frozen=True)

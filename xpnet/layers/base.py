@@ -110,10 +110,12 @@ class Layer(ABC):
         of θ's precision. `training` turns dropout on, `key` chooses its mask.
         ShapeError or TypeError if θ or x does not fit.
         """
-        backend = backend or backend_of(theta[0] if isinstance(theta, tuple) else theta)
+        backend = backend or backend_of((*theta, x)[0] if isinstance(theta, tuple) else theta)
         x = self._admit(theta, x, backend)
         params = theta if isinstance(theta, tuple) else split(backend.xp, theta, self.layout)
-        y, pullback = self.forward(params, x, Context(backend, training, key, {} if buffers is None else buffers, watch))
+        y, pullback = self.forward(
+            params, x, Context(backend, training, key, {} if buffers is None else buffers, watch)
+        )
         tape = [pullback]
 
         def backward(dy: Array) -> Vector:
@@ -130,9 +132,9 @@ class Layer(ABC):
         """Return x as the network reads it, or raise: one library and device, one precision, shapes that fit."""
         first = theta[0] if isinstance(theta, tuple) and theta else theta
         if not backend.owns(x):
-            raise TypeError(f"theta is a {describe(first)}, but x is a {describe(x)}: pass backend.asarray(x)")
+            raise TypeError(f"theta is {describe(first)}, but x is {describe(x)}: pass backend.asarray(x)")
         if x.shape not in self._shapes_seen:
-            self.output_shape(x.shape)
+            self.output_shape(tuple(x.shape))
             self._shapes_seen.add(x.shape)
         if not isinstance(theta, tuple) and theta.shape != (self.size,):
             raise ShapeError(f"theta must be a vector of {self.size} numbers, got shape {tuple(theta.shape)}")
@@ -168,5 +170,7 @@ class Layer(ABC):
             rows.append((path, str(layer), f"({output})", f"{layer.size:,}"))
         rows.append(("", "", "", f"{self.size:,}"))
         width = [max(len(row[column]) for row in rows) for column in range(4)]
-        lines = [f"{a:{width[0]}}  {b:{width[1]}}  {c:{width[2]}}  {d:>{width[3]}}".rstrip() for a, b, c, d in rows]
+        lines = [
+            f"{a:{width[0]}}  {b:{width[1]}}  {c:{width[2]}}  {d:>{width[3]}}".rstrip() for a, b, c, d in rows
+        ]
         return "\n".join(lines)

@@ -57,7 +57,9 @@ class Linear(Layer):
         if self.bias:
             y += params[1]
 
-        def backward(dy: Array, need_dx: bool = True, out: Params = (None, None)) -> tuple[Array | None, Params]:
+        def backward(
+            dy: Array, need_dx: bool = True, out: Params = (None, None)
+        ) -> tuple[Array | None, Params]:
             dx = dy @ weight.T if need_dx else None  # (N, I)
             dweight = matmul(x.T, dy, out=out[0])  # (I, O)
             return dx, (dweight, xp.sum(dy, axis=0)) if self.bias else (dweight,)

@@ -1,0 +1,210 @@
+"""The door for data: validation, batches, placement on the device.
+
+Everything is checked once, before training starts, so that no step has to. Data that lies on the device already stays
+there; host data travels once, bytes as bytes.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from xpnet import losses, random
+from xpnet.arrays import Array, describe, is_floating
+from xpnet.backends import Backend
+from xpnet.errors import DataError, DataWarning, ShapeError
+from xpnet.layers import Layer, Scale
+from xpnet.parameters import Shape
+
+Validation: TypeAlias = tuple[Any, Any] | float | int | None
+"""A pair (x, y), a share of the data (0 < share < 1) or a number of samples, drawn at random; None for no validation."""
+
+ARRAY_LIBRARIES = ("torch", "jax", "jaxlib", "cupy", "array_api_strict")
+
+
+def place(name: str, data: Any, backend: Backend, dtype: str) -> Array:
+    """Return data as an array of the backend: floats as `dtype`, integers as they are; `name` is for the messages."""
+    if not backend.owns(data):
+        if type(data).__module__.partition(".")[0] in ARRAY_LIBRARIES:
+            raise TypeError(
+                f"{name} is a {describe(data)}, but the model is on {backend.name} {backend.device}: "
+                f"pass a NumPy array, or make the model with backend={backend_name(data)!r}"
+            )
+        host = np.asarray(data)
+        if host.dtype.kind not in "biuf":
+            raise DataError(f"{name} must hold numbers, got {host.dtype}: encode it first")
+        host = host.astype(np.uint8) if host.dtype.kind == "b" else host
+        data = backend.asarray(host, dtype=dtype if host.dtype.kind == "f" else None)
+    if data.ndim == 0 or data.shape[0] == 0:
+        raise DataError(
+            f"{name} is empty: it has the shape {tuple(data.shape)}, one sample a row is expected"
+        )
+    if is_floating(backend.xp, data) and data.dtype != getattr(backend.xp, dtype):
+        data = backend.xp.astype(data, getattr(backend.xp, dtype))
+    return data
+
+
+def backend_name(array: Array) -> str:
+    """Return the name of the backend that an array of another library would need."""
+    root = type(array).__module__.partition(".")[0]
+    return {"jaxlib": "jax", "array_api_strict": "strict"}.get(root, root)
+
+
+def admit(x: Any, y: Any, net: Layer, loss: losses.Loss, backend: Backend, dtype: str) -> tuple[Array, Array]:
+    """Return inputs and targets, placed and checked; DataError, ShapeError or TypeError says what is wrong and where.
+
+    DataWarning if the inputs hold NaN or infinity, or raw bytes that no Scale brings down.
+    """
+    x, y = place("x", x, backend, dtype), place("y", y, backend, dtype)
+    if x.shape[0] != y.shape[0]:
+        raise ShapeError(f"x has {x.shape[0]} samples, y has {y.shape[0]}: they must be as many")
+    output = net.output_shape(tuple(x.shape))
+    check_inputs(x, net, backend)
+    check = TARGETS.get(loss)
+    return x, check(y, output, backend) if check else y
+
+
+def check_inputs(x: Array, net: Layer, backend: Backend) -> None:
+    """Warn of inputs that hold NaN or infinity, naming the first, or that look like bytes and are not scaled."""
+    xp, home = backend.xp, backend.asnumpy
+    whole = x
+    if is_floating(xp, x):
+        finite = xp.isfinite(x)
+        if not home(xp.all(finite)):
+            place = np.unravel_index(_first(~finite, backend), x.shape)
+            value = home(x[tuple(int(k) for k in place)])
+            warnings.warn(f"x holds {value} at {_where(place)}: clean the data", DataWarning, stacklevel=4)
+            return
+        whole = xp.floor(x)
+    low, high = home(xp.min(x)), home(xp.max(x))
+    scaled = any(isinstance(layer, Scale) for _, layer, _ in net.walk(tuple(x.shape)))
+    if 0 <= low and 100 < high <= 255 and not scaled and home(xp.all(whole == x)):
+        text = "input holds raw bytes 0..255: add Scale(1/255) as the first layer"
+        warnings.warn(text, DataWarning, stacklevel=4)
+
+
+def check_labels(y: Array, output: Shape, backend: Backend) -> Array:
+    """Return class labels as int32; they must be integers (N,) in 0..C−1, C the number of outputs."""
+    xp, classes = backend.xp, output[-1]
+    if not xp.isdtype(y.dtype, "integral"):
+        raise DataError(
+            f"labels must be integers in 0..{classes - 1}, got {y.dtype}: convert them with astype(int)"
+        )
+    if y.ndim != 1:
+        came = f"the shape {tuple(y.shape)}"
+        raise DataError(
+            f"labels must be one integer a sample, (N,), got {came}: make it 1-d; one-hot by argmax(axis=1)"
+        )
+    wrong = (y < 0) | (y > min(classes - 1, int(xp.iinfo(y.dtype).max)))
+    if backend.asnumpy(xp.any(wrong)):
+        row = _first(wrong, backend)
+        raise DataError(
+            f"labels must be integers in 0..{classes - 1}, got {backend.asnumpy(y[row])} at row {row}"
+        )
+    return xp.astype(y, xp.int32)
+
+
+def check_numbers(y: Array, output: Shape, backend: Backend) -> Array:
+    """Return regression targets in the shape of the output; (N,) is taken for (N, 1)."""
+    if y.ndim == 1 and output == (y.shape[0], 1):
+        y = backend.xp.reshape(y, output)
+    if tuple(y.shape) != output:
+        raise ShapeError(
+            f"y has the shape {tuple(y.shape)}, the network's output {output}: make them the same"
+        )
+    if is_floating(backend.xp, y):
+        wrong = ~backend.xp.isfinite(y)
+        if backend.asnumpy(backend.xp.any(wrong)):
+            place = np.unravel_index(_first(wrong, backend), y.shape)
+            warnings.warn(f"y is not finite at {_where(place)}: clean the data", DataWarning, stacklevel=5)
+    return y
+
+
+def check_binary(y: Array, output: Shape, backend: Backend) -> Array:
+    """Return targets of the logistic loss, 0 to 1, in the shape of the output."""
+    y = check_numbers(y, output, backend)
+    return _within(y, (y < 0) | (y > 1), "targets must lie in 0..1", backend)
+
+
+def check_signs(y: Array, output: Shape, backend: Backend) -> Array:
+    """Return targets of the hinge loss, −1 or +1, in the shape of the output."""
+    if backend.xp.isdtype(y.dtype, "unsigned integer"):
+        y = backend.xp.astype(y, backend.xp.int32)
+    y = check_numbers(y, output, backend)
+    return _within(y, (y != -1) & (y != 1), "targets must be -1 or +1", backend)
+
+
+TARGETS: dict[losses.Loss, Callable[[Array, Shape, Backend], Array]] = {
+    losses.cross_entropy: check_labels,
+    losses.negative_log_likelihood: check_labels,
+    losses.binary_cross_entropy: check_binary,
+    losses.hinge: check_signs,
+    losses.perceptron: check_signs,
+    losses.mean_squared_error: check_numbers,
+    losses.mean_absolute_error: check_numbers,
+    losses.huber: check_numbers,
+}
+"""What each loss expects of its targets; a loss of your own checks for itself."""
+
+
+def _within(y: Array, wrong: Array, expected: str, backend: Backend) -> Array:
+    if backend.asnumpy(backend.xp.any(wrong)):
+        place = np.unravel_index(_first(wrong, backend), y.shape)
+        value = backend.asnumpy(y[tuple(int(k) for k in place)])
+        raise DataError(f"{expected}, got {value} at {_where(place)}")
+    return y
+
+
+def _first(mask: Array, backend: Backend) -> int:
+    """Return the flat index of the first True."""
+    xp = backend.xp
+    return int(backend.asnumpy(xp.argmax(xp.astype(xp.reshape(mask, (-1,)), xp.int8))))
+
+
+def _where(place: tuple[Any, ...]) -> str:
+    """Say where an element stands: `row 3, column 5`."""
+    row, *rest = (int(k) for k in place)
+    return f"row {row}" + (
+        f", column {rest[0]}" if len(rest) == 1 else f", place {tuple(rest)}" if rest else ""
+    )
+
+
+def hold_out(
+    x: Array, y: Array, count: float | int, seed: int, backend: Backend
+) -> tuple[Array, Array, Array, Array]:
+    """Return x, y for training and x, y for validation: `count` samples, or that share, drawn at random by the seed."""
+    n = x.shape[0]
+    wanted = round(count * n) if isinstance(count, float) and count < 1 else int(count)
+    if not 0 < wanted < n:
+        raise DataError(
+            f"validation asks for {count} of {n} samples: take at least one and leave at least one"
+        )
+    order = random.generator(seed, "validation").permutation(n).astype(np.int32)
+    kept, held = backend.asarray(np.sort(order[wanted:])), backend.asarray(np.sort(order[:wanted]))
+    take = backend.xp.take
+    return take(x, kept, axis=0), take(y, kept, axis=0), take(x, held, axis=0), take(y, held, axis=0)
+
+
+def check_settings(epochs: int, batch_size: int) -> None:
+    """Raise DataError unless there is something to do, a batch at a time."""
+    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+        if not isinstance(value, (int, np.integer)) or value < 1:
+            raise DataError(f"{name} must be an integer of at least 1, got {value!r}")
+
+
+def batches(order: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """Yield the epoch's batches as blocks of indices (K, B): K equal steps at a time, the last short batch by itself."""
+    full = len(order) // batch_size
+    steps = steps_per_call(full)
+    for start in range(0, full, steps):
+        stop = min(start + steps, full)
+        yield order[start * batch_size : stop * batch_size].reshape(stop - start, batch_size)
+    if len(order) > full * batch_size:
+        yield order[None, full * batch_size :]
+
+
+def steps_per_call(full: int, most: int = 64) -> int:
+    """Return how many steps make a call: up to `most`, and if possible a divisor, so that all calls are alike."""
+    divisors = [k for k in range(1, most + 1) if full % k == 0]
+    return divisors[-1] if full and divisors[-1] * 4 >= min(most, full) else most

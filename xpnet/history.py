@@ -1,0 +1,41 @@
+"""What a training run leaves behind."""
+
+import time
+
+
+class History(dict[str, list[float]]):
+    """A list a key, one number an epoch: what `fit` returns.
+
+    `epoch` (counted from 1, over all calls of fit), `loss` and each metric (means over the epoch's batches, measured
+    while training), `val_loss`, `val_…` (over the whole validation set, after the epoch), `learning_rate` (at the last
+    step), `gradient_norm` (the mean over the steps of ‖∂L/∂θ‖₂ before clipping), `max_weight` (the largest |w| of all
+    matrices, after the epoch), `seconds` (of training, validation not counted).
+    """
+
+    stopped: str | None = None
+    """Why training ended before its last epoch, if it did."""
+
+    def add(self, **values: float) -> None:
+        """Append one epoch's numbers."""
+        for key, value in values.items():
+            self.setdefault(key, []).append(value)
+
+    def last(self) -> str:
+        """Say how the last epoch went, in one line."""
+        hidden = ("epoch", "learning_rate", "gradient_norm", "max_weight", "seconds")
+        return ", ".join(
+            f"{key}={values[-1]:.4g}" for key, values in self.items() if key not in hidden and values
+        )
+
+
+class Stopwatch:
+    """Seconds of wall-clock time, without the pauses: `with watch: …` adds."""
+
+    seconds = 0.0
+
+    def __enter__(self) -> "Stopwatch":
+        self._start = time.perf_counter()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.seconds += time.perf_counter() - self._start

@@ -1,0 +1,269 @@
+"""Model: a network, a loss and an optimizer that train together. The only object with state."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from xpnet import checkpoint, data, metrics, random
+from xpnet.arrays import Array, Vector
+from xpnet.backends import Backend
+from xpnet.backends import backend as find_backend
+from xpnet.callbacks import Callback
+from xpnet.diagnosis import diagnose
+from xpnet.errors import DataWarning, NonFiniteError, ShapeError
+from xpnet.history import History, Stopwatch
+from xpnet.layers import Layer, Sequential, Softmax
+from xpnet.losses import Loss, cross_entropy
+from xpnet.metrics import Metric
+from xpnet.optimizers import Optimizer, State
+from xpnet.parameters import split
+from xpnet.progress import Bar, Interrupt, shown
+
+
+class Model:
+    """A network, a loss and an optimizer, with θ and the optimizer's state on one device.
+
+        model = xn.Model(net, xn.cross_entropy, xn.Adam(1e-3), metrics=["accuracy"])
+        history = model.fit(x, labels, epochs=5, batch_size=128, validation=0.1)
+
+    `seed` decides the first θ, the order of the samples and the dropout masks; `backend` the library and device;
+    `dtype` the precision of θ and of all that is computed. `metrics` are names from `xn.metrics`, or functions.
+    """
+
+    def __init__(
+        self,
+        net: Layer,
+        loss: Loss,
+        optimizer: Optimizer,
+        seed: int = 0,
+        backend: str | Backend | None = None,
+        metrics: Sequence[Metric | str] = (),
+        dtype: str = "float32",
+    ) -> None:
+        self.net, self.loss, self.optimizer, self.seed, self.dtype = net, loss, optimizer, seed, dtype
+        self.backend = find_backend(backend)
+        self.metrics = dict(map(_named, metrics))
+        self.epoch = 0
+        self.buffers: dict[str, Array] = {}
+        self._theta = self._carried(net.init(seed, self.backend, dtype))
+        self.state = optimizer.init(self._theta, self._carried(net.decayed(self.backend, dtype)))
+        self._run = self.backend.compile(self._step)
+        if loss is cross_entropy and isinstance(_last(net), Softmax):
+            text = "cross_entropy takes scores, but the network ends in Softmax: drop it, or use negative_log_likelihood"
+            warnings.warn(text, DataWarning, stacklevel=2)
+
+    @property
+    def theta(self) -> Array:
+        """θ, one flat array on the model's device. What is assigned must have its length, precision and device."""
+        if self.backend.flat:
+            return self._theta
+        return self.backend.xp.concat([self.backend.xp.reshape(window, (-1,)) for window in self._theta])
+
+    @theta.setter
+    def theta(self, theta: Array) -> None:
+        dtype = getattr(self.backend.xp, self.dtype)
+        if not self.backend.owns(theta) or theta.shape != (self.net.size,) or theta.dtype != dtype:
+            raise ShapeError(
+                f"theta must be a {self.backend.name} {self.dtype} vector of {self.net.size} numbers"
+            )
+        self._theta = self._carried(theta)
+
+    def _carried(self, vector: Array) -> Vector:
+        """Return a vector like θ in the form that the backend's compiled steps carry."""
+        return vector if self.backend.flat else split(self.backend.xp, vector, self.net.layout)
+
+    def fit(
+        self,
+        x: Any,
+        y: Any,
+        epochs: int = 1,
+        batch_size: int = 128,
+        validation: data.Validation = None,
+        callbacks: Sequence[Callback] = (),
+        progress: bool | None = None,
+    ) -> History:
+        """Train for some epochs on x (N, …) and y (N, …), and return their History.
+
+        Each epoch visits the samples in a new random order, in minibatches, the last short one included. Arrays of the
+        model's own library and device stay where they are; NumPy arrays and lists are copied there once. `validation`
+        is a pair (x, y), a share or a number of samples held out at random. `progress` shows a bar: by default on a
+        terminal. Ctrl-C stops after the steps under way and keeps the model; a second one raises KeyboardInterrupt.
+
+        DataError, ShapeError, TypeError for data that does not fit; NonFiniteError, naming step and layer, as soon as a
+        gradient is not finite: θ is then what it was before that step.
+        """
+        data.check_settings(epochs, batch_size)
+        x, y = data.admit(x, y, self.net, self.loss, self.backend, self.dtype)
+        held: tuple[Array, Array] | None = None
+        if isinstance(validation, tuple):
+            held = data.admit(*validation, self.net, self.loss, self.backend, self.dtype)
+        elif validation is not None:
+            x, y, *pair = data.hold_out(x, y, validation, self.seed, self.backend)
+            held = (pair[0], pair[1])
+        history, show = History(), shown(progress)
+        for callback in callbacks:
+            callback.on_train_begin(self)
+        with Interrupt() as interrupt:
+            for number in range(1, epochs + 1):
+                bar = Bar(x.shape[0], f"epoch {number}/{epochs}", show)
+                done = self._epoch(x, y, batch_size, history, bar, interrupt)
+                if done and held is not None:
+                    history.add(**{f"val_{key}": value for key, value in self._score(*held).items()})
+                bar.close(history.last())
+                if not done:
+                    history.stopped = "Ctrl-C"
+                if not done or any([callback.on_epoch_end(self, history) for callback in callbacks]):
+                    break
+        for callback in callbacks:
+            callback.on_train_end(self, history)
+        return history
+
+    def _epoch(
+        self, x: Array, y: Array, batch_size: int, history: History, bar: Bar, interrupt: Interrupt
+    ) -> bool:
+        """Train once over the data; return whether the epoch was finished, and add it to the history if so."""
+        n, seen = x.shape[0], 0
+        sums = np.zeros(2 + len(self.metrics))  # of loss, gradient norm and metrics, over the samples seen
+        with Stopwatch() as watch:
+            for block in data.batches(random.permutation(self.seed, self.epoch, n), batch_size):
+                results = self._steps(x, y, block)
+                seen += block.size
+                sums += results.sum(axis=1) * block.shape[1]
+                names = ("loss", "gradient_norm", *self.metrics)
+                means = dict(zip(names, (sums / seen).tolist(), strict=True))
+                bar.advance(
+                    block.size, ", ".join(f"{k}={v:.4f}" for k, v in means.items() if k != "gradient_norm")
+                )
+                if interrupt.asked:
+                    return False
+        self.epoch += 1
+        rate = self.optimizer.rate(self.state.t - 1)
+        history.add(
+            epoch=self.epoch,
+            **means,
+            learning_rate=rate,
+            max_weight=self._max_weight(),
+            seconds=watch.seconds,
+        )
+        return True
+
+    def _steps(self, x: Array, y: Array, block: np.ndarray) -> np.ndarray:
+        """Do K steps on the batches of indices (K, B); return loss, gradient norm and metrics of each, (·, K)."""
+        first = self.state.t
+        steps = range(first, first + block.shape[0])
+        keys = [random.step_key(self.seed, t) for t in steps]
+        scalars = [self.optimizer.scalars(t) for t in steps]
+        alive = self.backend.xp.asarray(True, device=self.backend.device)
+        carry = (self._theta, self.state.slots, self.buffers, alive)
+        carry, results = self._run(carry, (x, y), (self.backend.asarray(block), keys, scalars))
+        self._theta, slots, self.buffers, _ = carry
+        values = np.stack([self.backend.asnumpy(result) for result in results]).astype(np.float64)
+        finite = np.isfinite(values[1])
+        good = len(finite) if finite.all() else int(np.argmin(finite))
+        self.state = State(first + good, slots)
+        if good < len(finite):
+            index = self.backend.asarray(block[good])
+            take = self.backend.xp.take
+            where = diagnose(
+                self.net,
+                self.loss,
+                self._theta,
+                take(x, index, axis=0),
+                take(y, index, axis=0),
+                keys[good],
+                self.backend,
+            )
+            loss = values[0, good]
+            what = (
+                "gradient became non-finite"
+                if np.isfinite(loss)
+                else f"loss became {'NaN' if np.isnan(loss) else loss}"
+            )
+            raise NonFiniteError(
+                f"{what} at step {first + good + 1} (epoch {self.epoch + 1}): first non-finite value in {where}; theta is "
+                "as it was before: lower the learning rate, scale the input, or set clip_norm"
+            )
+        return values
+
+    def _step(self, carry: Any, fixed: Any, x: Any) -> tuple[Any, tuple[Array, ...]]:
+        """One training step, as the backend compiles it: forward, loss, backward, update."""
+        (theta, slots, buffers, alive), (inputs, targets), (index, key, scalars) = carry, fixed, x
+        take, buffers = self.backend.xp.take, dict(buffers)
+        batch, target = take(inputs, index, axis=0), take(targets, index, axis=0)
+        prediction, backward = self.net(theta, batch, True, key=key, buffers=buffers, backend=self.backend)
+        loss, dprediction = self.loss(prediction, target)
+        new = self.optimizer.update(theta, backward(dprediction), slots, scalars, alive, self.backend)
+        values = [metric(prediction, target) for metric in self.metrics.values()]
+        return (new.theta, new.slots, buffers, new.alive), (loss, new.norm, *values)
+
+    def predict(self, x: Any, batch_size: int = 4096) -> Array:
+        """Return the network's output for x (N, …), computed in batches: NumPy for host data, else on the device."""
+        data.check_settings(1, batch_size)
+        here = self.backend.owns(x)
+        prediction = self._forward(data.place("x", x, self.backend, self.dtype), batch_size)
+        return prediction if here else self.backend.asnumpy(prediction)
+
+    def evaluate(self, x: Any, y: Any, batch_size: int = 4096) -> dict[str, float]:
+        """Return the loss and the metrics over all of x and y: `{"loss": …, "accuracy": …}`."""
+        data.check_settings(1, batch_size)
+        return self._score(*data.admit(x, y, self.net, self.loss, self.backend, self.dtype), batch_size)
+
+    def _forward(self, x: Array, batch_size: int) -> Array:
+        parts = [
+            self.net(
+                self._theta, x[start : start + batch_size, ...], buffers=self.buffers, backend=self.backend
+            )[0]
+            for start in range(0, x.shape[0], batch_size)
+        ]
+        return parts[0] if len(parts) == 1 else self.backend.xp.concat(parts)
+
+    def _score(self, x: Array, y: Array, batch_size: int = 4096) -> dict[str, float]:
+        prediction = self._forward(x, batch_size)
+        values = {"loss": self.loss(prediction, y)[0]}
+        values |= {name: metric(prediction, y) for name, metric in self.metrics.items()}
+        return {name: float(self.backend.asnumpy(value)) for name, value in values.items()}
+
+    def _max_weight(self) -> float:
+        """The largest absolute value in any matrix."""
+        xp, home = self.backend.xp, self.backend.asnumpy
+        arrays = self.net.windows(self._theta).values()
+        return max((float(home(xp.max(xp.abs(w)))) for w in arrays if w.ndim >= 2), default=0.0)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write everything to one file, without pickle; `xn.load(path)` reads it, on any backend."""
+        checkpoint.save(self, path)
+
+
+def load(
+    path: str | PathLike[str],
+    backend: str | Backend | None = None,
+    custom: Sequence[type | Callable[..., Any]] = (),
+) -> Model:
+    """Return the model that `Model.save` wrote, on any backend. `custom` holds layers and functions of your own.
+
+    CheckpointError if the file is damaged, is no checkpoint, or needs a custom object that was not handed in.
+    """
+    return checkpoint.load(Model, path, find_backend(backend), custom)
+
+
+def _named(metric: Metric | str) -> tuple[str, Metric]:
+    if callable(metric):
+        return metric.__name__, metric
+    known = [
+        name
+        for name, value in vars(metrics).items()
+        if getattr(value, "__module__", "") == metrics.__name__ and not name.startswith("_")
+    ]
+    if metric not in known:
+        raise ValueError(f'unknown metric "{metric}": choose one of {", ".join(known)}, or pass a function')
+    return metric, getattr(metrics, metric)
+
+
+def _last(net: Layer) -> Layer:
+    """The layer that the output comes from."""
+    while type(net) is Sequential and net.layers:
+        net = net.layers[-1]
+    return net
