@@ -102,9 +102,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import `xpnet.testing` when it is first asked for: training needs none of it."""
+    """Find what training needs not, when it is first asked for: `xpnet.testing`, `xpnet.__version__`."""
     if name == "testing":
         from importlib import import_module
 
         return import_module("xpnet.testing")
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("xpnet")
     raise AttributeError(f"module 'xpnet' has no attribute {name!r}")

@@ -27,9 +27,7 @@ def namespace(**arrays: Array) -> Namespace:
         return array_api_compat.array_namespace(*arrays.values())
     except TypeError:
         came = ", ".join(f"{name} is {describe(array)}" for name, array in arrays.items())
-        raise TypeError(
-            f"expected arrays of one library, but {came}: convert them with backend.asarray(...)"
-        ) from None
+        raise TypeError(f"expected arrays of one library, but {came}: convert them with backend.asarray(...)") from None
 
 
 def same_shape(prediction: Array, target: Array) -> tuple[Namespace, Array]:

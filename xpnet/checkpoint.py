@@ -59,9 +59,7 @@ def save(model: "Model", path: PATH) -> None:
     _write_whole(Path(path), _encode(json.dumps(description), arrays))
 
 
-def load(
-    make: Callable[..., "Model"], path: PATH, backend: Backend, custom: Sequence[Callable[..., Any]]
-) -> "Model":
+def load(make: Callable[..., "Model"], path: PATH, backend: Backend, custom: Sequence[Callable[..., Any]]) -> "Model":
     """Read a model from a file, made by `make(net, loss, optimizer, …)`; CheckpointError says what is wrong with it."""
     try:
         text, arrays = _decode(Path(path).read_bytes())
@@ -81,9 +79,7 @@ def load(
             raise ValueError(f"its arrays {came} are not the network's {expected}")
         model = make(net, loss, optimizer, saved["seed"], backend, chosen, saved["dtype"])
         model.theta = _vector(arrays, "", model)
-        slots = [
-            _carried(_vector(arrays, f"optimizer.{k}/", model), model) for k in range(len(model.state.slots))
-        ]
+        slots = [_carried(_vector(arrays, f"optimizer.{k}/", model), model) for k in range(len(model.state.slots))]
         model.state, model.epoch = State(int(saved["step"]), tuple(slots)), int(saved["epoch"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} does not describe a model that can be built: {error}") from None
@@ -92,9 +88,7 @@ def load(
 
 def _vector(arrays: dict[str, np.ndarray], prefix: str, model: "Model") -> Any:
     parts = [arrays[prefix + window.name].reshape(-1) for window in model.net.layout]
-    return model.backend.asarray(
-        np.concatenate(parts) if parts else np.zeros(0), dtype=model.dtype, copy=True
-    )
+    return model.backend.asarray(np.concatenate(parts) if parts else np.zeros(0), dtype=model.dtype, copy=True)
 
 
 def _carried(vector: Any, model: "Model") -> Vector:
@@ -108,11 +102,7 @@ def _registry(custom: Sequence[Callable[..., Any]] = ()) -> dict[str, Any]:
     for room in rooms:
         prefix = room.__name__.rpartition(".")[2]
         for name, value in vars(room).items():
-            if (
-                callable(value)
-                and getattr(value, "__module__", "").startswith(room.__name__)
-                and name[0] != "_"
-            ):
+            if callable(value) and getattr(value, "__module__", "").startswith(room.__name__) and name[0] != "_":
                 known[f"{prefix}.{name}"] = value
     return known | {f"custom.{value.__name__}": value for value in custom}
 
@@ -145,7 +135,7 @@ def from_data(data: Any, custom: Sequence[Callable[..., Any]] = ()) -> Any:
     if name not in known:
         raise ValueError(f'it needs "{name}", which is not one of xpnet\'s: hand it in, custom=[…]')
     made = known[name]
-    if not is_dataclass(made):
+    if not isinstance(made, type):
         return made
     return made(*settings["layers"]) if issubclass(made, Sequential) else made(**settings)
 

@@ -12,24 +12,23 @@ import numpy as np
 
 from xpnet import losses, random
 from xpnet.arrays import Array, describe, is_floating
-from xpnet.backends import Backend
+from xpnet.backends import LIBRARIES, Backend, library_of
 from xpnet.errors import DataError, DataWarning, ShapeError
 from xpnet.layers import Layer, Scale
 from xpnet.parameters import Shape
 
 Validation: TypeAlias = tuple[Any, Any] | float | int | None
-"""A pair (x, y), a share of the data (0 < share < 1) or a number of samples, drawn at random; None for no validation."""
-
-ARRAY_LIBRARIES = ("torch", "jax", "jaxlib", "cupy", "array_api_strict")
+"""A pair (x, y), a share of the data (0 < share < 1) or a number of samples, drawn at random; None for none."""
 
 
 def place(name: str, data: Any, backend: Backend, dtype: str) -> Array:
     """Return data as an array of the backend: floats as `dtype`, integers as they are; `name` is for the messages."""
     if not backend.owns(data):
-        if type(data).__module__.partition(".")[0] in ARRAY_LIBRARIES:
+        library = library_of(data)
+        if library in LIBRARIES and library != "numpy":
             raise TypeError(
                 f"{name} is a {describe(data)}, but the model is on {backend.name} {backend.device}: "
-                f"pass a NumPy array, or make the model with backend={backend_name(data)!r}"
+                f"pass a NumPy array, or make the model with backend={library!r}"
             )
         host = np.asarray(data)
         if host.dtype.kind not in "biuf":
@@ -37,18 +36,10 @@ def place(name: str, data: Any, backend: Backend, dtype: str) -> Array:
         host = host.astype(np.uint8) if host.dtype.kind == "b" else host
         data = backend.asarray(host, dtype=dtype if host.dtype.kind == "f" else None)
     if data.ndim == 0 or data.shape[0] == 0:
-        raise DataError(
-            f"{name} is empty: it has the shape {tuple(data.shape)}, one sample a row is expected"
-        )
+        raise DataError(f"{name} is empty: it has the shape {tuple(data.shape)}, one sample a row is expected")
     if is_floating(backend.xp, data) and data.dtype != getattr(backend.xp, dtype):
         data = backend.xp.astype(data, getattr(backend.xp, dtype))
     return data
-
-
-def backend_name(array: Array) -> str:
-    """Return the name of the backend that an array of another library would need."""
-    root = type(array).__module__.partition(".")[0]
-    return {"jaxlib": "jax", "array_api_strict": "strict"}.get(root, root)
 
 
 def admit(x: Any, y: Any, net: Layer, loss: losses.Loss, backend: Backend, dtype: str) -> tuple[Array, Array]:
@@ -79,7 +70,7 @@ def check_inputs(x: Array, net: Layer, backend: Backend) -> None:
         whole = xp.floor(x)
     low, high = home(xp.min(x)), home(xp.max(x))
     scaled = any(isinstance(layer, Scale) for _, layer, _ in net.walk(tuple(x.shape)))
-    if 0 <= low and 100 < high <= 255 and not scaled and home(xp.all(whole == x)):
+    if low >= 0 and 100 < high <= 255 and not scaled and home(xp.all(whole == x)):
         text = "input holds raw bytes 0..255: add Scale(1/255) as the first layer"
         warnings.warn(text, DataWarning, stacklevel=4)
 
@@ -88,9 +79,7 @@ def check_labels(y: Array, output: Shape, backend: Backend) -> Array:
     """Return class labels as int32; they must be integers (N,) in 0..C−1, C the number of outputs."""
     xp, classes = backend.xp, output[-1]
     if not xp.isdtype(y.dtype, "integral"):
-        raise DataError(
-            f"labels must be integers in 0..{classes - 1}, got {y.dtype}: convert them with astype(int)"
-        )
+        raise DataError(f"labels must be integers in 0..{classes - 1}, got {y.dtype}: convert them with astype(int)")
     if y.ndim != 1:
         came = f"the shape {tuple(y.shape)}"
         raise DataError(
@@ -99,9 +88,7 @@ def check_labels(y: Array, output: Shape, backend: Backend) -> Array:
     wrong = (y < 0) | (y > min(classes - 1, int(xp.iinfo(y.dtype).max)))
     if backend.asnumpy(xp.any(wrong)):
         row = _first(wrong, backend)
-        raise DataError(
-            f"labels must be integers in 0..{classes - 1}, got {backend.asnumpy(y[row])} at row {row}"
-        )
+        raise DataError(f"labels must be integers in 0..{classes - 1}, got {backend.asnumpy(y[row])} at row {row}")
     return xp.astype(y, xp.int32)
 
 
@@ -110,9 +97,7 @@ def check_numbers(y: Array, output: Shape, backend: Backend) -> Array:
     if y.ndim == 1 and output == (y.shape[0], 1):
         y = backend.xp.reshape(y, output)
     if tuple(y.shape) != output:
-        raise ShapeError(
-            f"y has the shape {tuple(y.shape)}, the network's output {output}: make them the same"
-        )
+        raise ShapeError(f"y has the shape {tuple(y.shape)}, the network's output {output}: make them the same")
     if is_floating(backend.xp, y):
         wrong = ~backend.xp.isfinite(y)
         if backend.asnumpy(backend.xp.any(wrong)):
@@ -165,21 +150,15 @@ def _first(mask: Array, backend: Backend) -> int:
 def _where(place: tuple[Any, ...]) -> str:
     """Say where an element stands: `row 3, column 5`."""
     row, *rest = (int(k) for k in place)
-    return f"row {row}" + (
-        f", column {rest[0]}" if len(rest) == 1 else f", place {tuple(rest)}" if rest else ""
-    )
+    return f"row {row}" + (f", column {rest[0]}" if len(rest) == 1 else f", place {tuple(rest)}" if rest else "")
 
 
-def hold_out(
-    x: Array, y: Array, count: float | int, seed: int, backend: Backend
-) -> tuple[Array, Array, Array, Array]:
+def hold_out(x: Array, y: Array, count: float | int, seed: int, backend: Backend) -> tuple[Array, Array, Array, Array]:
     """Return x, y for training and x, y for validation: `count` samples, or that share, drawn at random by the seed."""
     n = x.shape[0]
     wanted = round(count * n) if isinstance(count, float) and count < 1 else int(count)
     if not 0 < wanted < n:
-        raise DataError(
-            f"validation asks for {count} of {n} samples: take at least one and leave at least one"
-        )
+        raise DataError(f"validation asks for {count} of {n} samples: take at least one and leave at least one")
     order = random.generator(seed, "validation").permutation(n).astype(np.int32)
     kept, held = backend.asarray(np.sort(order[wanted:])), backend.asarray(np.sort(order[:wanted]))
     take = backend.xp.take
@@ -194,7 +173,7 @@ def check_settings(epochs: int, batch_size: int) -> None:
 
 
 def batches(order: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Yield the epoch's batches as blocks of indices (K, B): K equal steps at a time, the last short batch by itself."""
+    """Yield the epoch's batches as blocks of indices (K, B): K steps at a time, the last short batch by itself."""
     full = len(order) // batch_size
     steps = steps_per_call(full)
     for start in range(0, full, steps):

@@ -23,9 +23,7 @@ class History(dict[str, list[float]]):
     def last(self) -> str:
         """Say how the last epoch went, in one line."""
         hidden = ("epoch", "learning_rate", "gradient_norm", "max_weight", "seconds")
-        return ", ".join(
-            f"{key}={values[-1]:.4g}" for key, values in self.items() if key not in hidden and values
-        )
+        return ", ".join(f"{key}={values[-1]:.4g}" for key, values in self.items() if key not in hidden and values)
 
 
 class Stopwatch:

@@ -123,9 +123,7 @@ def _one_hot(xp: Namespace, scores: Array, labels: Array) -> Array:
         )
     if scores.ndim != 2 or labels.ndim != 1 or scores.shape[0] != labels.shape[0]:
         came = f"{tuple(scores.shape)} and {tuple(labels.shape)}"
-        raise ShapeError(
-            f"expected scores (N, C) and labels (N,), got {came}: one-hot labels become argmax(axis=1)"
-        )
+        raise ShapeError(f"expected scores (N, C) and labels (N,), got {came}: one-hot labels become argmax(axis=1)")
     classes = xp.arange(scores.shape[1], dtype=labels.dtype, device=device(scores))
     return labels[:, None] == classes[None, :]
 

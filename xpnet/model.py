@@ -1,5 +1,6 @@
 """Model: a network, a loss and an optimizer that train together. The only object with state."""
 
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from os import PathLike
@@ -52,7 +53,9 @@ class Model:
         self.state = optimizer.init(self._theta, self._carried(net.decayed(self.backend, dtype)))
         self._run = self.backend.compile(self._step)
         if loss is cross_entropy and isinstance(_last(net), Softmax):
-            text = "cross_entropy takes scores, but the network ends in Softmax: drop it, or use negative_log_likelihood"
+            text = (
+                "cross_entropy takes scores, but the network ends in Softmax: drop it, or use negative_log_likelihood"
+            )
             warnings.warn(text, DataWarning, stacklevel=2)
 
     @property
@@ -66,9 +69,7 @@ class Model:
     def theta(self, theta: Array) -> None:
         dtype = getattr(self.backend.xp, self.dtype)
         if not self.backend.owns(theta) or theta.shape != (self.net.size,) or theta.dtype != dtype:
-            raise ShapeError(
-                f"theta must be a {self.backend.name} {self.dtype} vector of {self.net.size} numbers"
-            )
+            raise ShapeError(f"theta must be a {self.backend.name} {self.dtype} vector of {self.net.size} numbers")
         self._theta = self._carried(theta)
 
     def _carried(self, vector: Array) -> Vector:
@@ -104,6 +105,8 @@ class Model:
             x, y, *pair = data.hold_out(x, y, validation, self.seed, self.backend)
             held = (pair[0], pair[1])
         history, show = History(), shown(progress)
+        if show:
+            print(f"training on {self.backend.name} {self.backend.device}, {self.backend.reason}", file=sys.stderr)
         for callback in callbacks:
             callback.on_train_begin(self)
         with Interrupt() as interrupt:
@@ -115,15 +118,14 @@ class Model:
                 bar.close(history.last())
                 if not done:
                     history.stopped = "Ctrl-C"
-                if not done or any([callback.on_epoch_end(self, history) for callback in callbacks]):
+                stops = [callback.on_epoch_end(self, history) for callback in callbacks if done]
+                if not done or any(stops):
                     break
         for callback in callbacks:
             callback.on_train_end(self, history)
         return history
 
-    def _epoch(
-        self, x: Array, y: Array, batch_size: int, history: History, bar: Bar, interrupt: Interrupt
-    ) -> bool:
+    def _epoch(self, x: Array, y: Array, batch_size: int, history: History, bar: Bar, interrupt: Interrupt) -> bool:
         """Train once over the data; return whether the epoch was finished, and add it to the history if so."""
         n, seen = x.shape[0], 0
         sums = np.zeros(2 + len(self.metrics))  # of loss, gradient norm and metrics, over the samples seen
@@ -134,9 +136,7 @@ class Model:
                 sums += results.sum(axis=1) * block.shape[1]
                 names = ("loss", "gradient_norm", *self.metrics)
                 means = dict(zip(names, (sums / seen).tolist(), strict=True))
-                bar.advance(
-                    block.size, ", ".join(f"{k}={v:.4f}" for k, v in means.items() if k != "gradient_norm")
-                )
+                bar.advance(block.size, ", ".join(f"{k}={v:.4f}" for k, v in means.items() if k != "gradient_norm"))
                 if interrupt.asked:
                     return False
         self.epoch += 1
@@ -162,37 +162,27 @@ class Model:
         self._theta, slots, self.buffers, _ = carry
         values = np.stack([self.backend.asnumpy(result) for result in results]).astype(np.float64)
         finite = np.isfinite(values[1])
-        good = len(finite) if finite.all() else int(np.argmin(finite))
+        good = len(finite) if finite.all() else int(np.argmin(finite))  # nothing changes from the first bad step on
         self.state = State(first + good, slots)
         if good < len(finite):
-            index = self.backend.asarray(block[good])
-            take = self.backend.xp.take
-            where = diagnose(
-                self.net,
-                self.loss,
-                self._theta,
-                take(x, index, axis=0),
-                take(y, index, axis=0),
-                keys[good],
-                self.backend,
-            )
-            loss = values[0, good]
-            what = (
-                "gradient became non-finite"
-                if np.isfinite(loss)
-                else f"loss became {'NaN' if np.isnan(loss) else loss}"
-            )
+            batch = self._batch((x, y), self.backend.asarray(block[good]))
+            place = diagnose(self.net, self.loss, self._theta, *batch, keys[good], self.backend)
+            what = "the gradient overflowed" if np.isfinite(values[0, good]) else f"loss became {values[0, good]}"
             raise NonFiniteError(
-                f"{what} at step {first + good + 1} (epoch {self.epoch + 1}): first non-finite value in {where}; theta is "
-                "as it was before: lower the learning rate, scale the input, or set clip_norm"
+                f"{what} at step {first + good + 1} (epoch {self.epoch + 1}): first non-finite value in {place}; "
+                "theta is as it was before: lower the learning rate, scale the input, or set clip_norm"
             )
         return values
 
+    def _batch(self, fixed: tuple[Array, Array], index: Array) -> tuple[Array, Array]:
+        """Gather one minibatch of inputs and targets."""
+        take = self.backend.xp.take
+        return take(fixed[0], index, axis=0), take(fixed[1], index, axis=0)
+
     def _step(self, carry: Any, fixed: Any, x: Any) -> tuple[Any, tuple[Array, ...]]:
         """One training step, as the backend compiles it: forward, loss, backward, update."""
-        (theta, slots, buffers, alive), (inputs, targets), (index, key, scalars) = carry, fixed, x
-        take, buffers = self.backend.xp.take, dict(buffers)
-        batch, target = take(inputs, index, axis=0), take(targets, index, axis=0)
+        (theta, slots, buffers, alive), (index, key, scalars) = carry, x
+        buffers, (batch, target) = dict(buffers), self._batch(fixed, index)
         prediction, backward = self.net(theta, batch, True, key=key, buffers=buffers, backend=self.backend)
         loss, dprediction = self.loss(prediction, target)
         new = self.optimizer.update(theta, backward(dprediction), slots, scalars, alive, self.backend)
@@ -213,9 +203,7 @@ class Model:
 
     def _forward(self, x: Array, batch_size: int) -> Array:
         parts = [
-            self.net(
-                self._theta, x[start : start + batch_size, ...], buffers=self.buffers, backend=self.backend
-            )[0]
+            self.net(self._theta, x[start : start + batch_size, ...], buffers=self.buffers, backend=self.backend)[0]
             for start in range(0, x.shape[0], batch_size)
         ]
         return parts[0] if len(parts) == 1 else self.backend.xp.concat(parts)

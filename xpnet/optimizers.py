@@ -48,9 +48,7 @@ class Optimizer(ABC):
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if isinstance(value, (int, float)) and not 0 <= value < float("inf"):
-                raise ValueError(
-                    f"{type(self).__name__}: {name} must not be negative or infinite, got {value}"
-                )
+                raise ValueError(f"{type(self).__name__}: {name} must not be negative or infinite, got {value}")
             if name in ("momentum", "beta1", "beta2", "alpha") and value >= 1:
                 raise ValueError(f"{type(self).__name__}: {name} must be below 1, got {value}")
         if self.clip_norm == 0:
@@ -82,7 +80,7 @@ class Optimizer(ABC):
     def init(self, theta: Vector, decayed: Vector | None = None) -> State:
         """Return the state before the first step.
 
-        `decayed` is a vector like θ, 1 where weight decay applies and 0 elsewhere (`net.decayed()`); None is 1 everywhere.
+        `decayed` is a vector like θ, 1 where weight decay applies, else 0 (`net.decayed()`); None means everywhere.
         """
         xp = _backend(theta).xp
         slots = tuple(each(xp.zeros_like, theta) for _ in range(self.moments))
@@ -104,7 +102,7 @@ class Optimizer(ABC):
         alive: Array | None = None,
         backend: Backend | None = None,
     ) -> Update:
-        """Do one step with these scalars, unless the gradient is not finite or `alive` is False: then change nothing."""
+        """Do one step with these scalars; change nothing if the gradient is not finite or `alive` is False."""
         backend = backend or _backend(theta)
         xp = backend.xp
         norm = _norm(xp, dtheta)
@@ -117,8 +115,8 @@ class Optimizer(ABC):
         inputs = (dtheta, *decayed)
         if decayed and not self.decoupled:
             inputs = (each(lambda g, d, p: g + self.weight_decay * (d * p), dtheta, *decayed, theta),)
-        theta, *moments = backend.map(self.rule)((theta, *moments), inputs, scalars, alive)
-        return Update(theta, (*moments, *decayed), norm, alive)
+        new = backend.map(self.rule)((theta, *moments), inputs, scalars, alive)
+        return Update(new[0], (*new[1:], *decayed), norm, alive)
 
 
 def _backend(theta: Vector) -> Backend:
@@ -168,9 +166,7 @@ def sgd_rule(xp: Namespace, theta: Array, g: Array, rate: float) -> tuple[Array,
     return (theta,)
 
 
-def momentum_rule(
-    xp: Namespace, theta: Array, v: Array, g: Array, rate: float, mu: float
-) -> tuple[Array, ...]:
+def momentum_rule(xp: Namespace, theta: Array, v: Array, g: Array, rate: float, mu: float) -> tuple[Array, ...]:
     """v ← μ v + g;  θ ← θ − η v"""
     v *= mu
     v += g
@@ -178,9 +174,7 @@ def momentum_rule(
     return theta, v
 
 
-def nesterov_rule(
-    xp: Namespace, theta: Array, v: Array, g: Array, rate: float, mu: float
-) -> tuple[Array, ...]:
+def nesterov_rule(xp: Namespace, theta: Array, v: Array, g: Array, rate: float, mu: float) -> tuple[Array, ...]:
     """v ← μ v + g;  θ ← θ − η (g + μ v)"""
     v *= mu
     v += g

@@ -48,9 +48,7 @@ def find_initializer(name: str | Initializer) -> Initializer:
     if callable(name):
         return name
     if name not in INITIALIZERS:
-        raise ValueError(
-            f"unknown initializer {name!r}: choose one of {', '.join(INITIALIZERS)}, or pass a function"
-        )
+        raise ValueError(f"unknown initializer {name!r}: choose one of {', '.join(INITIALIZERS)}, or pass a function")
     return INITIALIZERS[name]
 
 

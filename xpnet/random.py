@@ -53,9 +53,7 @@ def hash32(x: Array) -> Array:
     return x
 
 
-def bernoulli(
-    xp: Namespace, shape: tuple[int, ...], p: float, key: int | Array, purpose: str, device: object
-) -> Array:
+def bernoulli(xp: Namespace, shape: tuple[int, ...], p: float, key: int | Array, purpose: str, device: object) -> Array:
     """Return a boolean array that is True with probability p: hash32(index ^ key ^ digest(purpose)) below a threshold.
 
     `key` is an integer or a 0-d int32 array; the same key, purpose and shape give the same bits on every backend.

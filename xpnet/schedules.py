@@ -43,7 +43,7 @@ class step_decay:
 
 @dataclass(frozen=True)
 class cosine:
-    """η(t) = final + ½ (lr − final) (1 + cos(π t / steps)), then final        (Loshchilov & Hutter, ICLR 2017, eq. 5)"""
+    """η(t) = final + ½ (lr − final) (1 + cos(π t / steps)), then final        (Loshchilov & Hutter, ICLR 2017)"""
 
     lr: float
     steps: int
@@ -72,7 +72,7 @@ class warmup:
 
 @dataclass(frozen=True)
 class one_cycle:
-    """η rises from lr/start to lr over the first `rise` of the steps, then falls to lr/(start·end), both as half a cosine.
+    """η rises from lr/start to lr for the first `rise` of the steps, then falls to lr/(start·end), each half a cosine.
 
     `lr` is the highest rate. (Smith & Topin, "Super-convergence", 2018, with cosines for straight lines)
     """
@@ -86,8 +86,8 @@ class one_cycle:
     def __call__(self, step: int) -> float:
         first, last = self.lr / self.start, self.lr / (self.start * self.end)
         peak = self.rise * self.steps - 1
-        if step <= peak:
+        if step < peak:
             low, high, done = first, self.lr, step / peak
             return high + 0.5 * (low - high) * (1.0 + math.cos(math.pi * done))
-        done = min((step - peak) / (self.steps - 1 - peak), 1.0)
+        done = min((step - peak) / (self.steps - 1 - peak or 1.0), 1.0)
         return last + 0.5 * (self.lr - last) * (1.0 + math.cos(math.pi * done))

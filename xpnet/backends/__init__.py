@@ -11,10 +11,10 @@ This package is the only place that names an array library, and imports one only
 import os
 from functools import lru_cache
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 from xpnet.arrays import Array, describe
-from xpnet.backends.base import Backend
+from xpnet.backends.base import Backend, library_version
 from xpnet.errors import BackendError
 
 __all__ = ["Backend", "available_backends", "backend", "backend_of", "use"]
@@ -56,24 +56,45 @@ def backend(name: str | Backend | None = None) -> Backend:
 
 def available_backends() -> dict[str, list[str]]:
     """Return the usable backends and their devices: `{"numpy": ["cpu"], "torch": ["cpu", "cuda:0"]}`."""
-    found = {}
-    for library in LIBRARIES:
-        try:
-            found[library] = list(_library(library).devices())
-        except BackendError:
-            continue
-    return found
+    return {report.library: report.devices for report in examine() if report.problem is None}
 
 
 def backend_of(array: Array) -> Backend:
     """Return the backend an array belongs to; any library that follows the standard has one, if only the plain one."""
     if not (hasattr(array, "shape") and hasattr(array, "dtype")):
         raise TypeError(f"expected an array, got {describe(array)}: make one with backend.asarray(...)")
-    root = type(array).__module__.partition(".")[0]
-    library = {"jaxlib": "jax", "array_api_strict": "strict"}.get(root, root)
+    library = library_of(array)
     if library in LIBRARIES:
         return _library(library).of(array)  # type: ignore[no-any-return]
     return Backend(library, array.__array_namespace__(), array.device, "the array's own library")
+
+
+def library_of(array: object) -> str:
+    """Return the name of the library an object comes from: `torch` for a tensor."""
+    root = type(array).__module__.partition(".")[0]
+    return {"jaxlib": "jax", "array_api_strict": "strict"}.get(root, root)
+
+
+class Report(NamedTuple):
+    """What is known of a library here."""
+
+    library: str
+    version: str | None
+    devices: list[str]
+    problem: str | None
+
+
+def examine() -> list[Report]:
+    """Try every library: its version if it is installed, its devices, or why it cannot be used and what to do."""
+    reports = []
+    for library in LIBRARIES:
+        try:
+            _open(library)
+            devices, problem = list(_library(library).devices()), None
+        except BackendError as error:
+            devices, problem = [], str(error)
+        reports.append(Report(library, library_version(library), devices, problem))
+    return reports
 
 
 @lru_cache(maxsize=64)
@@ -92,9 +113,10 @@ def _library(library: str) -> Any:
 @lru_cache(maxsize=1)
 def _auto() -> Backend:
     try:
-        chosen = _library("cupy").connect("")
+        chosen: Backend = _library("cupy").connect("")
         reason = "chosen by auto, because a CUDA device answered"
     except BackendError as error:
         chosen = _library("numpy").connect("")
         reason = f"chosen by auto, because {error}"
-    return type(chosen)(chosen.device, reason)
+    chosen.reason = reason
+    return chosen

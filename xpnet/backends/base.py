@@ -1,6 +1,7 @@
 """What a backend is: where arrays are born, how they come home, and four seams where a library may do better."""
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,6 +17,14 @@ Apply: TypeAlias = Callable[..., tuple[Vector, ...]]
 
 Step: TypeAlias = Callable[[Any, Any, Any], tuple[Any, tuple[Array, ...]]]
 """One training step: `step(carry, fixed, x) -> carry, (loss, ...)`, the results 0-d arrays."""
+
+
+def library_version(name: str) -> str | None:
+    """Return the version of an array library, None if it is not installed."""
+    try:
+        return str(import_module({"strict": "array_api_strict"}.get(name, name)).__version__)
+    except ImportError:
+        return None
 
 
 class Backend:
@@ -34,6 +43,11 @@ class Backend:
 
     def __repr__(self) -> str:
         return f"<xpnet backend {self.name} on {self.device}: {self.reason}>"
+
+    @property
+    def version(self) -> str | None:
+        """The library's version."""
+        return library_version(self.name)
 
     def asarray(self, host: Any, dtype: str | None = None, copy: bool | None = None) -> Array:
         """Put host data on this device, as an array of this library; `copy=True` makes one that is the caller's own."""
@@ -61,9 +75,7 @@ class Backend:
         """Return a @ b, written into `out` if this library can."""
         return a @ b
 
-    def join(
-        self, theta: Array, windows: Sequence[Window]
-    ) -> tuple[tuple[Array | None, ...], Callable[..., Array]]:
+    def join(self, theta: Array, windows: Sequence[Window]) -> tuple[tuple[Array | None, ...], Callable[..., Array]]:
         """Return where gradients may be written, and the function that makes them one vector like θ."""
 
         def finish(gradients: Sequence[Array]) -> Array:
@@ -91,11 +103,7 @@ class Backend:
             def one(*arrays: Array) -> tuple[Array, ...]:
                 own = [xp.asarray(a, copy=True) for a in arrays[: len(state)]]
                 new = rule(xp, *own, *arrays[len(state) :], *scalars)
-                return (
-                    new
-                    if gate is None
-                    else tuple(xp.where(gate, n, o) for n, o in zip(new, arrays, strict=False))
-                )
+                return new if gate is None else tuple(xp.where(gate, n, o) for n, o in zip(new, arrays, strict=False))
 
             new = each(one, *state, *inputs)
             return tuple(zip(*new, strict=True)) if isinstance(state[0], tuple) else new

@@ -55,13 +55,9 @@ def connect(device: str) -> CupyBackend:
             product = cupy.ones((8, 8), dtype="float32") @ (cupy.ones((8, 8), dtype="float32") + 1)
             trial = float(product.sum())
     except Exception as error:
-        raise BackendError(
-            f"the GPU failed a trial computation ({_first_line(error)}): run `xpnet doctor`"
-        ) from None
+        raise BackendError(f"the GPU failed a trial computation ({_first_line(error)}): run `xpnet doctor`") from None
     if trial != 1024.0:
-        raise BackendError(
-            f"the GPU computed {trial} where 1024.0 is right: check its health with nvidia-smi"
-        )
+        raise BackendError(f"the GPU computed {trial} where 1024.0 is right: check its health with nvidia-smi")
     return CupyBackend(chosen)
 
 

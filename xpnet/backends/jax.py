@@ -36,18 +36,14 @@ class JaxBackend(Backend):
 
     def owns(self, array: Array) -> bool:
         """Whether this is a JAX array on this device, or stands for one in a function being traced."""
-        return isinstance(array, jax.core.Tracer) or (
-            isinstance(array, jax.Array) and array.devices() == {self.device}
-        )
+        return isinstance(array, jax.core.Tracer) or (isinstance(array, jax.Array) and array.devices() == {self.device})
 
     def synchronize(self) -> None:
         """Wait for all that was dispatched to this device."""
         (jax.device_put(0.0, self.device) + 0).block_until_ready()
 
     def _map(self, rule: Rule) -> Apply:
-        plain = jax.jit(
-            super()._map(rule)
-        )  # the scalars are arguments, so a new learning rate compiles nothing
+        plain = jax.jit(super()._map(rule))  # the scalars are arguments, so a new learning rate compiles nothing
 
         def apply(
             state: tuple[Vector, ...],
@@ -63,9 +59,10 @@ class JaxBackend(Backend):
     def compile(self, step: Step) -> Callable[[Any, Any, Any], tuple[Any, tuple[Array, ...]]]:
         """Make K steps one program: a scan whose carry is overwritten, not copied."""
 
-        @jax.jit(donate_argnums=0)
-        def scan(carry: Any, fixed: Any, xs: Any) -> Any:
+        def steps(carry: Any, fixed: Any, xs: Any) -> Any:
             return jax.lax.scan(lambda carry, x: step(carry, fixed, x), carry, xs)
+
+        scan = jax.jit(steps, donate_argnums=0)
 
         def run(carry: Any, fixed: Any, xs: tuple[Any, ...]) -> tuple[Any, tuple[Array, ...]]:
             dtype = jax.tree.leaves(carry)[0].dtype

@@ -55,9 +55,7 @@ def connect(device: str) -> TorchBackend:
         torch.ones(2, 2, device=found) @ torch.ones(2, 2, device=found)
     except (RuntimeError, AssertionError) as error:
         first = str(error).partition("\n")[0]
-        raise BackendError(
-            f'PyTorch has no device "{device}" here ({first}): choose one of {devices()}'
-        ) from None
+        raise BackendError(f'PyTorch has no device "{device}" here ({first}): choose one of {devices()}') from None
     return TorchBackend(found)
 
 

@@ -1,0 +1,100 @@
+"""Train a multi-layer perceptron on MNIST: `python examples/mnist.py`, or with `--backend cupy` on a GPU."""
+
+import argparse
+import json
+import platform
+import sys
+import time
+
+started = time.perf_counter()
+
+import xpnet as xn  # noqa: E402
+
+ACTIVATIONS = {"relu": xn.ReLU, "leaky_relu": xn.LeakyReLU, "tanh": xn.Tanh, "sigmoid": xn.Sigmoid}
+ACTIVATIONS |= {"gelu": xn.GELU, "silu": xn.SiLU}
+OPTIMIZERS = {"sgd": xn.SGD, "momentum": xn.SGD, "rmsprop": xn.RMSProp, "adam": xn.Adam, "adamw": xn.AdamW}
+PEAK_RATES = {"sgd": 0.3, "momentum": 0.1, "rmsprop": 2e-3, "adam": 4e-3, "adamw": 4e-3}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--backend", help="auto, numpy, cupy, torch, jax or strict, perhaps with a device: cupy:1")
+    parser.add_argument("--layers", type=sizes, default="784,128,10", help="the sizes of the layers, input to output")
+    parser.add_argument("--activation", choices=ACTIVATIONS, default="relu", help="between the linear layers")
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
+    parser.add_argument("--lr", type=float, help="the highest learning rate of a one-cycle schedule (default: by optimizer)")
+    parser.add_argument("--epochs", type=positive, default=8)
+    parser.add_argument("--batch-size", type=positive, default=128)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--save", metavar="PATH", help="write the trained model here; xn.load(PATH) reads it")
+    parser.add_argument("--json", metavar="PATH", help="write settings, history and results here")
+    return parser.parse_args()
+
+
+def sizes(text: str) -> list[int]:
+    """Read `784,128,10`."""
+    numbers = [int(part) for part in text.split(",")]
+    if len(numbers) < 2 or numbers[0] != 784 or numbers[-1] != 10 or min(numbers) < 1:
+        raise argparse.ArgumentTypeError("MNIST needs 784 inputs and 10 outputs: 784,128,10 for example")
+    return numbers
+
+
+def positive(text: str) -> int:
+    """Read an integer of at least 1."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def network(layers: list[int], activation: str) -> xn.Sequential:
+    """Bytes to numbers in 0..1, then linear layers with the activation between them."""
+    initializer = "glorot" if activation in ("tanh", "sigmoid") else "he"
+    net: list[xn.Layer] = [xn.Flatten(), xn.Scale(1 / 255)]
+    for nin, nout in zip(layers, layers[1:], strict=False):
+        net += [xn.Linear(nin, nout, initializer=initializer), ACTIVATIONS[activation]()]
+    return xn.Sequential(*net[:-1])
+
+
+def main() -> None:
+    args = arguments()
+    backend = xn.backend(args.backend)
+    print(f"{backend.name} on {backend.device}: {backend.reason}")
+    (images, labels), (test_images, test_labels) = xn.datasets.mnist()
+
+    peak = args.lr or PEAK_RATES[args.optimizer]
+    schedule = xn.one_cycle(peak, steps=args.epochs * -(-len(images) // args.batch_size))
+    settings = {"momentum": 0.9} if args.optimizer == "momentum" else {}
+    optimizer = OPTIMIZERS[args.optimizer](schedule, **settings)
+    net = network(args.layers, args.activation)
+    model = xn.Model(net, xn.cross_entropy, optimizer, seed=args.seed, backend=backend, metrics=["accuracy"])
+    print(net.summary((None, 28, 28)))
+
+    begun = time.perf_counter()
+    history = model.fit(images, labels, args.epochs, args.batch_size, validation=(test_images, test_labels))
+    backend.synchronize()
+    train_seconds = time.perf_counter() - begun
+    test = model.evaluate(test_images, test_labels)
+    print(f"test accuracy {100 * test['accuracy']:.2f} % after {model.epoch} epochs, {train_seconds:.1f} s")
+
+    if args.save:
+        model.save(args.save)
+    if args.json:
+        result = {
+            "backend": backend.name,
+            "device": str(backend.device),
+            "versions": {"python": platform.python_version(), "xpnet": xn.__version__, backend.name: backend.version},
+            "settings": vars(args) | {"lr": peak},
+            "history": history,
+            "test_accuracy": test["accuracy"],
+            "train_seconds": train_seconds,
+            "total_seconds": time.perf_counter() - started,
+        }
+        with open(args.json, "w") as file:
+            json.dump(result, file, indent=2)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (xn.BackendError, xn.DataError, xn.NonFiniteError, xn.CheckpointError) as error:
+        sys.exit(f"error: {error}")
