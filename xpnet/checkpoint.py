@@ -14,7 +14,6 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
-from importlib.metadata import version
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +37,8 @@ PATH = str | os.PathLike[str]
 
 def save(model: "Model", path: PATH) -> None:
     """Write a model to a file: a temporary one beside it, flushed to the disk and then renamed over the old."""
+    from importlib.metadata import version  # slow to import, and needed here alone
+
     description = {
         "net": to_data(model.net),
         "loss": to_data(model.loss),

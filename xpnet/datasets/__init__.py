@@ -6,7 +6,6 @@ Nothing here touches the network, and nothing is ever unpickled.
 import hashlib
 import sys
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from os import PathLike
 from pathlib import Path
@@ -39,6 +38,8 @@ def mnist(folder: str | PathLike[str] | None = None) -> tuple[Split, Split]:
     Each file's SHA-256 is checked against the original release (LeCun, Cortes & Burges, 1998; CC BY-SA 3.0).
     `folder` reads the four files `*-ubyte.gz` from elsewhere. DataError if one is missing, damaged or another.
     """
+    from concurrent.futures import ThreadPoolExecutor  # slow to import, and needed here alone
+
     place = Path(folder) if folder is not None else Path(__file__).parent / "mnist"
     with ThreadPoolExecutor(len(MNIST_SHA256)) as pool:  # zlib and hashlib let other threads run
         files = pool.map(lambda name: _read(place / f"{name}.gz", MNIST_SHA256[name]), MNIST_SHA256)
@@ -64,9 +65,7 @@ def _read(path: Path, sha256: str | None = None) -> np.ndarray:
         if content[:2] == b"\x1f\x8b":
             gzip = zlib.decompressobj(wbits=31)
             head = gzip.decompress(content, LONGEST_HEADER)
-            rest = min(
-                max(_layout(head)[2] - len(head), 0) + 1, sys.maxsize
-            )  # one byte more would be too long
+            rest = min(max(_layout(head)[2] - len(head), 0) + 1, sys.maxsize)  # one byte more would be too long
             content = head + gzip.decompress(gzip.unconsumed_tail, rest)
             if not gzip.eof:
                 raise ValueError("it is cut short, or longer than its header says")
@@ -78,9 +77,7 @@ def _read(path: Path, sha256: str | None = None) -> np.ndarray:
     except (zlib.error, ValueError) as error:
         raise DataError(f"{path} is not a sound IDX file ({error}): fetch it again") from None
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
-        raise DataError(
-            f"{path} is not the file of the original release (its SHA-256 differs): install xpnet again"
-        )
+        raise DataError(f"{path} is not the file of the original release (its SHA-256 differs): install xpnet again")
     return values.astype(dtype.newbyteorder("="))
 
 

@@ -154,7 +154,7 @@ class Layer(ABC):
         """Yield the path, the layer and the output shape of every leaf, for an input of this shape."""
         yield "", self, self.output_shape(shape)
 
-    def shapes(self, input_shape: Sequence[int | None]) -> dict[str, Shape]:
+    def shapes(self, input_shape: Sequence[Any]) -> dict[str, Shape]:
         """Return the output shape of every leaf by path; the batch axis comes first and may be None.
 
         >>> Sequential(Linear(4, 3), ReLU()).shapes((None, 4))
@@ -162,7 +162,7 @@ class Layer(ABC):
         """
         return {path: shape for path, _, shape in self.walk(tuple(input_shape))}
 
-    def summary(self, input_shape: Sequence[int | None]) -> str:
+    def summary(self, input_shape: Sequence[Any]) -> str:
         """Return a table of the leaves: path, layer, output shape, number of parameters."""
         rows = [("path", "layer", "output", "parameters")]
         for path, layer, shape in self.walk(tuple(input_shape)):
@@ -170,7 +170,5 @@ class Layer(ABC):
             rows.append((path, str(layer), f"({output})", f"{layer.size:,}"))
         rows.append(("", "", "", f"{self.size:,}"))
         width = [max(len(row[column]) for row in rows) for column in range(4)]
-        lines = [
-            f"{a:{width[0]}}  {b:{width[1]}}  {c:{width[2]}}  {d:>{width[3]}}".rstrip() for a, b, c, d in rows
-        ]
+        lines = [f"{a:{width[0]}}  {b:{width[1]}}  {c:{width[2]}}  {d:>{width[3]}}".rstrip() for a, b, c, d in rows]
         return "\n".join(lines)

@@ -73,9 +73,8 @@ class Sequential(Layer):
             if ctx.watch is not None:
                 ctx.watch(child.path, x)
 
-        def backward(
-            dy: Array, need_dx: bool = True, out: Params = (None,) * len(params)
-        ) -> tuple[Array | None, Params]:
+        def backward(dy: Array, need_dx: bool = True, out: Params = ()) -> tuple[Array | None, Params]:
+            out = out or (None,) * len(params)
             gradients: Params = ()
             dx: Array | None = dy
             while tape:
@@ -105,9 +104,7 @@ class Residual(Sequential):
         """Return x + f(x) and its pullback."""
         fx, pullback = super().forward(params, x, ctx)
 
-        def backward(
-            dy: Array, need_dx: bool = True, out: Params = (None,) * len(params)
-        ) -> tuple[Array | None, Params]:
+        def backward(dy: Array, need_dx: bool = True, out: Params = ()) -> tuple[Array | None, Params]:
             dx, gradients = pullback(dy, need_dx, out)
             return dx + dy if need_dx else None, gradients
 

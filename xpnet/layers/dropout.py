@@ -9,7 +9,7 @@ from xpnet.random import bernoulli
 
 @dataclass(frozen=True)
 class Dropout(Layer):
-    """In training y = x mask / (1 − p), each mask bit 0 with probability p; otherwise y = x.        dx = dy mask / (1 − p)
+    """y = x mask / (1 − p) in training, a mask bit being 0 with probability p; else y = x        dx = dy mask / (1 − p)
 
     Srivastava et al., JMLR 2014, in the inverted form: the expected value is that of x. The mask depends on the seed,
     the step, the layer's path and the position alone, so it is the same bits on every backend.

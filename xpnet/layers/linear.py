@@ -15,7 +15,7 @@ class Linear(Layer):
 
     dx = dy Wᵀ,  dW = xᵀ dy,  db = Σₙ dy     (Goodfellow et al., "Deep Learning", 2016, section 6.5)
 
-    `initializer` of W is "normal" (1/√I, the lesson's), "glorot", "he", "zeros" or a function (rng, shape) -> host array.
+    `initializer` of W: "normal" (1/√I, the lesson's), "glorot", "he", "zeros" or a function (rng, shape) -> host array.
     """
 
     nin: int
@@ -57,9 +57,7 @@ class Linear(Layer):
         if self.bias:
             y += params[1]
 
-        def backward(
-            dy: Array, need_dx: bool = True, out: Params = (None, None)
-        ) -> tuple[Array | None, Params]:
+        def backward(dy: Array, need_dx: bool = True, out: Params = (None, None)) -> tuple[Array | None, Params]:
             dx = dy @ weight.T if need_dx else None  # (N, I)
             dweight = matmul(x.T, dy, out=out[0])  # (I, O)
             return dx, (dweight, xp.sum(dy, axis=0)) if self.bias else (dweight,)
