@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import platform
 import sys
 import time
@@ -22,12 +23,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--layers", type=sizes, default="784,128,10", help="the sizes of the layers, input to output")
     parser.add_argument("--activation", choices=ACTIVATIONS, default="relu", help="between the linear layers")
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
-    parser.add_argument("--lr", type=float, help="the highest learning rate of a one-cycle schedule (default: by optimizer)")
+    parser.add_argument(
+        "--lr", type=above_zero, help="the highest learning rate of a one-cycle schedule (default: by optimizer)"
+    )
     parser.add_argument("--epochs", type=positive, default=8)
     parser.add_argument("--batch-size", type=positive, default=128)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--save", metavar="PATH", help="write the trained model here; xn.load(PATH) reads it")
-    parser.add_argument("--json", metavar="PATH", help="write settings, history and results here")
+    parser.add_argument("--seed", type=natural, default=0)
+    parser.add_argument(
+        "--save", type=writable, metavar="PATH", help="write the trained model here; xn.load(PATH) reads it"
+    )
+    parser.add_argument("--json", type=writable, metavar="PATH", help="write settings, history and results here")
     return parser.parse_args()
 
 
@@ -44,6 +49,28 @@ def positive(text: str) -> int:
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return number
+
+
+def natural(text: str) -> int:
+    """Read an integer of at least 0."""
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError("must be at least 0")
+    return number
+
+
+def above_zero(text: str) -> float:
+    """Read a number above 0."""
+    if not 0 < (number := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError("must be above 0")
+    return number
+
+
+def writable(text: str) -> str:
+    """Read the path of a file that can be written, before hours of training find out that it cannot."""
+    folder = os.path.dirname(text) or "."
+    if os.path.isdir(text) or not os.access(folder, os.W_OK):
+        raise argparse.ArgumentTypeError(f"cannot write {text}: no such folder, or not yours")
+    return text
 
 
 def network(layers: list[int], activation: str) -> xn.Sequential:
@@ -96,5 +123,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (xn.BackendError, xn.DataError, xn.NonFiniteError, xn.CheckpointError) as error:
+    except (xn.BackendError, xn.DataError, xn.NonFiniteError, xn.CheckpointError, OSError) as error:
         sys.exit(f"error: {error}")

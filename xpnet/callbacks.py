@@ -39,6 +39,8 @@ class EarlyStopping(Callback):
     ) -> None:
         if mode not in (None, "min", "max"):
             raise ValueError(f'EarlyStopping: mode must be "min" or "max", got {mode!r}')
+        if patience < 1:
+            raise ValueError(f"EarlyStopping: patience must be at least 1, got {patience}")
         self.monitor, self.patience, self.min_delta, self.restore_best = (
             monitor,
             patience,
@@ -54,7 +56,7 @@ class EarlyStopping(Callback):
     def on_epoch_end(self, model: "Model", history: History) -> bool:
         """Compare with the best so far."""
         if self.monitor not in history:
-            raise KeyError(
+            raise ValueError(
                 f'EarlyStopping watches "{self.monitor}", recorded are {", ".join(history)}: pass validation='
             )
         value = history[self.monitor][-1]

@@ -11,7 +11,6 @@ nothing else; no code is ever taken from a file. (Format: https://huggingface.co
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from math import prod
@@ -44,7 +43,7 @@ def save(model: "Model", path: PATH) -> None:
         "loss": to_data(model.loss),
         "optimizer": to_data(model.optimizer),
         "metrics": [to_data(metric) for metric in model.metrics.values()],
-        "seed": model.seed,
+        "seed": int(model.seed),
         "dtype": model.dtype,
         "epoch": model.epoch,
         "step": model.state.t,
@@ -65,29 +64,35 @@ def load(make: Callable[..., "Model"], path: PATH, backend: Backend, custom: Seq
     try:
         text, arrays = _decode(Path(path).read_bytes())
     except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
     except ValueError as error:
         raise CheckpointError(f"{path} is not a sound xpnet checkpoint: {error}") from None
     try:
         saved = json.loads(text)
         net, loss, optimizer = (from_data(saved[key], custom) for key in ("net", "loss", "optimizer"))
         chosen = [from_data(metric, custom) for metric in saved["metrics"]]
-        if not isinstance(net, Layer) or not isinstance(optimizer, optimizers.Optimizer):
-            raise TypeError("it does not describe a network and an optimizer")
+        step, epoch = int(saved["step"]), int(saved["epoch"])
+        if not (isinstance(net, Layer) and callable(loss) and isinstance(optimizer, optimizers.Optimizer)):
+            raise TypeError("it does not describe a network, a loss and an optimizer")
+        if min(step, epoch) < 0:
+            raise ValueError(f"it stands at step {step} of epoch {epoch}")
         expected = {window.name: window.shape for window in net.layout}
-        came = {name: array.shape for name, array in arrays.items() if "/" not in name}
+        came = {name: array.shape for name, array in arrays.items() if not name.startswith("optimizer.")}
         if came != expected:
             raise ValueError(f"its arrays {came} are not the network's {expected}")
         model = make(net, loss, optimizer, saved["seed"], backend, chosen, saved["dtype"])
         model.theta = _vector(arrays, "", model)
         slots = [_carried(_vector(arrays, f"optimizer.{k}/", model), model) for k in range(len(model.state.slots))]
-        model.state, model.epoch = State(int(saved["step"]), tuple(slots)), int(saved["epoch"])
-    except (KeyError, TypeError, ValueError) as error:
+        model.state, model.epoch = State(step, tuple(slots)), epoch
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} does not describe a model that can be built: {error}") from None
     return model
 
 
 def _vector(arrays: dict[str, np.ndarray], prefix: str, model: "Model") -> Any:
+    for window in model.net.layout:
+        if arrays[prefix + window.name].shape != window.shape:
+            raise ValueError(f'"{prefix}{window.name}" must have the shape {window.shape}')
     parts = [arrays[prefix + window.name].reshape(-1) for window in model.net.layout]
     return model.backend.asarray(np.concatenate(parts) if parts else np.zeros(0), dtype=model.dtype, copy=True)
 
@@ -112,6 +117,8 @@ def to_data(value: Any) -> Any:
     """Return a layer, optimizer, schedule, loss or metric as JSON data: `{"is": "layers.Linear", "nin": 784, …}`."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, (tuple, list)):
         return [to_data(item) for item in value]
     kind = value if not is_dataclass(value) and hasattr(value, "__name__") else type(value)
@@ -155,7 +162,7 @@ def _encode(description: str, arrays: dict[str, np.ndarray]) -> list[bytes]:
         }
         pieces.append(piece)
         place += len(piece)
-    header["__metadata__"] = {"format": FORMAT, "model": description, "sha256": _digest(description, pieces)}
+    header["__metadata__"] = {"format": FORMAT, "model": description, "sha256": _digest(description, header, pieces)}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     return [len(text).to_bytes(8, "little") + text, *pieces]
@@ -184,17 +191,18 @@ def _decode(content: bytes) -> tuple[str, dict[str, np.ndarray]]:
                 raise ValueError(f'"{name}" does not lie where its shape says')
             arrays[name] = np.frombuffer(body[start:stop], dtype).reshape(shape)
             place = stop
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        true = _digest(description, header, [body])
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError) as error:
         raise ValueError(f"its header is not as it should be ({type(error).__name__})") from None
     if kind != FORMAT:
         raise ValueError(f'its format is "{kind}", this version reads "{FORMAT}"')
-    if place != len(body) or digest != _digest(description, [body]):
+    if place != len(body) or digest != true:
         raise ValueError("its checksum is wrong: it was damaged or changed")
     return description, arrays
 
 
-def _digest(description: str, pieces: Sequence[bytes | memoryview]) -> str:
-    sha = hashlib.sha256(description.encode())
+def _digest(description: str, entries: dict[str, Any], pieces: Sequence[bytes | memoryview]) -> str:
+    sha = hashlib.sha256(json.dumps([description, entries], sort_keys=True).encode())
     for piece in pieces:
         sha.update(piece)
     return sha.hexdigest()
@@ -203,15 +211,15 @@ def _digest(description: str, pieces: Sequence[bytes | memoryview]) -> str:
 def _write_whole(path: Path, pieces: list[bytes]) -> None:
     """Write all or nothing: until the new file is safe on the disk, the old one stays."""
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        temporary = path.parent / f"{path.name}.{os.urandom(4).hex()}.part"
         try:
-            with os.fdopen(handle, "wb") as file:
+            with temporary.open("xb") as file:
                 file.writelines(pieces)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise CheckpointError(f"cannot write {path}: {error.strerror}; what was there is untouched") from None
+        raise CheckpointError(f"cannot write {path}: {error.strerror or error}; what was there is untouched") from None

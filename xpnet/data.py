@@ -21,19 +21,24 @@ Validation: TypeAlias = tuple[Any, Any] | float | int | None
 """A pair (x, y), a share of the data (0 < share < 1) or a number of samples, drawn at random; None for none."""
 
 
+UNUSUAL = {"bool": "uint8", "uint16": "int32", "uint32": "int64", "uint64": "int64"}
+"""Types of numbers that not every library computes with, and what becomes of them."""
+
+
 def place(name: str, data: Any, backend: Backend, dtype: str) -> Array:
     """Return data as an array of the backend: floats as `dtype`, integers as they are; `name` is for the messages."""
-    if not backend.owns(data):
-        library = library_of(data)
+    library = library_of(data)
+    if library == "numpy" or not backend.owns(data):
         if library in LIBRARIES and library != "numpy":
+            remedy = "on that device" if library == backend.name else f"with backend={library!r}"
             raise TypeError(
-                f"{name} is a {describe(data)}, but the model is on {backend.name} {backend.device}: "
-                f"pass a NumPy array, or make the model with backend={library!r}"
+                f"{name} is {describe(data)}, but the model is on {backend.name} {backend.device}: "
+                f"pass a NumPy array, or make the model {remedy}"
             )
         host = np.asarray(data)
         if host.dtype.kind not in "biuf":
             raise DataError(f"{name} must hold numbers, got {host.dtype}: encode it first")
-        host = host.astype(np.uint8) if host.dtype.kind == "b" else host
+        host = host.astype(UNUSUAL.get(host.dtype.name, host.dtype), copy=False)
         data = backend.asarray(host, dtype=dtype if host.dtype.kind == "f" else None)
     if data.ndim == 0 or data.shape[0] == 0:
         raise DataError(f"{name} is empty: it has the shape {tuple(data.shape)}, one sample a row is expected")
@@ -78,13 +83,13 @@ def check_inputs(x: Array, net: Layer, backend: Backend) -> None:
 def check_labels(y: Array, output: Shape, backend: Backend) -> Array:
     """Return class labels as int32; they must be integers (N,) in 0..C−1, C the number of outputs."""
     xp, classes = backend.xp, output[-1]
-    if not xp.isdtype(y.dtype, "integral"):
-        raise DataError(f"labels must be integers in 0..{classes - 1}, got {y.dtype}: convert them with astype(int)")
     if y.ndim != 1:
         came = f"the shape {tuple(y.shape)}"
         raise DataError(
             f"labels must be one integer a sample, (N,), got {came}: make it 1-d; one-hot by argmax(axis=1)"
         )
+    if not xp.isdtype(y.dtype, "integral"):
+        raise DataError(f"labels must be integers in 0..{classes - 1}, got {y.dtype}: convert them with astype(int)")
     wrong = (y < 0) | (y > min(classes - 1, int(xp.iinfo(y.dtype).max)))
     if backend.asnumpy(xp.any(wrong)):
         row = _first(wrong, backend)
@@ -156,7 +161,15 @@ def _where(place: tuple[Any, ...]) -> str:
 def hold_out(x: Array, y: Array, count: float | int, seed: int, backend: Backend) -> tuple[Array, Array, Array, Array]:
     """Return x, y for training and x, y for validation: `count` samples, or that share, drawn at random by the seed."""
     n = x.shape[0]
-    wanted = round(count * n) if isinstance(count, float) and count < 1 else int(count)
+    if isinstance(count, (float, np.floating)) and 0 < count < 1:
+        wanted = round(float(count) * n)
+    elif isinstance(count, (int, np.integer)) and not isinstance(count, bool):
+        wanted = int(count)
+    else:
+        expected = "a pair (x, y), a share between 0 and 1, or a number of samples"
+        raise DataError(
+            f"validation must be {expected}, got {describe(count) if isinstance(count, (tuple, list)) else repr(count)}"
+        )
     if not 0 < wanted < n:
         raise DataError(f"validation asks for {count} of {n} samples: take at least one and leave at least one")
     order = random.generator(seed, "validation").permutation(n).astype(np.int32)

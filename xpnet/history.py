@@ -7,9 +7,9 @@ class History(dict[str, list[float]]):
     """A list a key, one number an epoch: what `fit` returns.
 
     `epoch` (counted from 1, over all calls of fit), `loss` and each metric (means over the epoch's batches, measured
-    while training), `val_loss`, `val_…` (over the whole validation set, after the epoch), `learning_rate` (at the last
-    step), `gradient_norm` (the mean over the steps of ‖∂L/∂θ‖₂ before clipping), `max_weight` (the largest |w| of all
-    matrices, after the epoch), `seconds` (of training, validation not counted).
+    while training, each weighing as its size), `val_loss`, `val_…` (over the whole validation set, after the epoch),
+    `learning_rate` (at the last step), `gradient_norm` (‖∂L/∂θ‖₂ before clipping, a mean like the loss), `max_weight`
+    (the largest |w| of all matrices, after the epoch), `seconds` (of training, validation not counted).
     """
 
     stopped: str | None = None

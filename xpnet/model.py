@@ -60,7 +60,7 @@ class Model:
 
     @property
     def theta(self) -> Array:
-        """θ, one flat array on the model's device. What is assigned must have its length, precision and device."""
+        """θ, one flat array on the device. What is assigned must have its length, precision and device, and is copied."""
         if self.backend.flat:
             return self._theta
         return self.backend.xp.concat([self.backend.xp.reshape(window, (-1,)) for window in self._theta])
@@ -70,7 +70,7 @@ class Model:
         dtype = getattr(self.backend.xp, self.dtype)
         if not self.backend.owns(theta) or theta.shape != (self.net.size,) or theta.dtype != dtype:
             raise ShapeError(f"theta must be a {self.backend.name} {self.dtype} vector of {self.net.size} numbers")
-        self._theta = self._carried(theta)
+        self._theta = self._carried(self.backend.xp.asarray(theta, copy=True))  # training overwrites it
 
     def _carried(self, vector: Array) -> Vector:
         """Return a vector like θ in the form that the backend's compiled steps carry."""
@@ -99,7 +99,7 @@ class Model:
         data.check_settings(epochs, batch_size)
         x, y = data.admit(x, y, self.net, self.loss, self.backend, self.dtype)
         held: tuple[Array, Array] | None = None
-        if isinstance(validation, tuple):
+        if isinstance(validation, tuple) and len(validation) == 2:
             held = data.admit(*validation, self.net, self.loss, self.backend, self.dtype)
         elif validation is not None:
             x, y, *pair = data.hold_out(x, y, validation, self.seed, self.backend)
@@ -111,15 +111,19 @@ class Model:
             callback.on_train_begin(self)
         with Interrupt() as interrupt:
             for number in range(1, epochs + 1):
-                bar = Bar(x.shape[0], f"epoch {number}/{epochs}", show)
-                done = self._epoch(x, y, batch_size, history, bar, interrupt)
-                if done and held is not None:
-                    history.add(**{f"val_{key}": value for key, value in self._score(*held).items()})
-                bar.close(history.last())
-                if not done:
+                with Bar(x.shape[0], f"epoch {number}/{epochs}", show) as bar:
+                    done = self._epoch(x, y, batch_size, history, bar, interrupt)
+                    if done and held is not None:
+                        history.add(**{f"val_{key}": value for key, value in self._score(*held).items()})
+                    bar.conclude(history.last())
+                stops = [
+                    type(callback).__name__ for callback in callbacks if done and callback.on_epoch_end(self, history)
+                ]
+                if interrupt.asked:
                     history.stopped = "Ctrl-C"
-                stops = [callback.on_epoch_end(self, history) for callback in callbacks if done]
-                if not done or any(stops):
+                elif stops:
+                    history.stopped = history.stopped or f"{stops[0]} asked for it"
+                if interrupt.asked or stops:
                     break
         for callback in callbacks:
             callback.on_train_end(self, history)
@@ -137,7 +141,7 @@ class Model:
                 names = ("loss", "gradient_norm", *self.metrics)
                 means = dict(zip(names, (sums / seen).tolist(), strict=True))
                 bar.advance(block.size, ", ".join(f"{k}={v:.4f}" for k, v in means.items() if k != "gradient_norm"))
-                if interrupt.asked:
+                if interrupt.asked and seen < n:
                     return False
         self.epoch += 1
         rate = self.optimizer.rate(self.state.t - 1)
@@ -158,7 +162,8 @@ class Model:
         scalars = [self.optimizer.scalars(t) for t in steps]
         alive = self.backend.xp.asarray(True, device=self.backend.device)
         carry = (self._theta, self.state.slots, self.buffers, alive)
-        carry, results = self._run(carry, (x, y), (self.backend.asarray(block), keys, scalars))
+        with np.errstate(all="ignore"):  # what is not finite is found below
+            carry, results = self._run(carry, (x, y), (self.backend.asarray(block), keys, scalars))
         self._theta, slots, self.buffers, _ = carry
         values = np.stack([self.backend.asnumpy(result) for result in results]).astype(np.float64)
         finite = np.isfinite(values[1])
@@ -167,7 +172,8 @@ class Model:
         if good < len(finite):
             batch = self._batch((x, y), self.backend.asarray(block[good]))
             place = diagnose(self.net, self.loss, self._theta, *batch, keys[good], self.backend)
-            what = "the gradient overflowed" if np.isfinite(values[0, good]) else f"loss became {values[0, good]}"
+            loss, norm = values[:2, good]
+            what = f"the gradient's norm became {_word(norm)}" if np.isfinite(loss) else f"loss became {_word(loss)}"
             raise NonFiniteError(
                 f"{what} at step {first + good + 1} (epoch {self.epoch + 1}): first non-finite value in {place}; "
                 "theta is as it was before: lower the learning rate, scale the input, or set clip_norm"
@@ -202,9 +208,12 @@ class Model:
         return self._score(*data.admit(x, y, self.net, self.loss, self.backend, self.dtype), batch_size)
 
     def _forward(self, x: Array, batch_size: int) -> Array:
+        n = x.shape[0]
         parts = [
-            self.net(self._theta, x[start : start + batch_size, ...], buffers=self.buffers, backend=self.backend)[0]
-            for start in range(0, x.shape[0], batch_size)
+            self.net(
+                self._theta, x[start : min(start + batch_size, n), ...], buffers=self.buffers, backend=self.backend
+            )[0]
+            for start in range(0, n, batch_size)
         ]
         return parts[0] if len(parts) == 1 else self.backend.xp.concat(parts)
 
@@ -235,6 +244,10 @@ def load(
     CheckpointError if the file is damaged, is no checkpoint, or needs a custom object that was not handed in.
     """
     return checkpoint.load(Model, path, find_backend(backend), custom)
+
+
+def _word(value: float) -> str:
+    return "NaN" if np.isnan(value) else str(value)
 
 
 def _named(metric: Metric | str) -> tuple[str, Metric]:

@@ -30,10 +30,17 @@ class Bar:
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(samples)
 
-    def close(self, text: str) -> None:
-        """Leave the epoch's line on the screen."""
+    def conclude(self, text: str) -> None:
+        """Show the epoch's numbers in place of the running ones."""
         if self._bar is not None:
             self._bar.set_postfix_str(text)
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Leave the line on the screen."""
+        if self._bar is not None:
             self._bar.close()
 
 

@@ -18,6 +18,9 @@ Apply: TypeAlias = Callable[..., tuple[Vector, ...]]
 Step: TypeAlias = Callable[[Any, Any, Any], tuple[Any, tuple[Array, ...]]]
 """One training step: `step(carry, fixed, x) -> carry, (loss, ...)`, the results 0-d arrays."""
 
+Run: TypeAlias = Callable[[Any, Any, Any], tuple[Any, tuple[Array, ...]]]
+"""K steps: `run(carry, fixed, xs) -> carry, (losses, …)`."""
+
 
 def library_version(name: str) -> str | None:
     """Return the version of an array library, None if it is not installed."""
@@ -110,13 +113,13 @@ class Backend:
 
         return apply
 
-    def compile(self, step: Step) -> Callable[[Any, Any, Any], tuple[Any, tuple[Array, ...]]]:
+    def compile(self, step: Step) -> Run:
         """Make one step into K: `run(carry, fixed, xs) -> carry, (losses, ...)`, K the leading length of `xs`."""
 
         def run(carry: Any, fixed: Any, xs: tuple[Any, ...]) -> tuple[Any, tuple[Array, ...]]:
             results = []
             for k in range(xs[0].shape[0]):
-                carry, result = step(carry, fixed, tuple(x[k] for x in xs))
+                carry, result = step(carry, fixed, tuple(x[k] if isinstance(x, list) else x[k, ...] for x in xs))
                 results.append(result)
             return carry, tuple(self.xp.stack(column) for column in zip(*results, strict=True))
 
@@ -138,6 +141,12 @@ class InPlaceBackend(Backend):
             return vector
 
         return outs, finish
+
+    def map(self, rule: Rule) -> Apply:
+        """Make a rule on numbers into one that overwrites whole vectors, flat or window by window."""
+        if rule not in self._mapped:
+            self._mapped[rule] = _in_windows_too(self._map(rule))
+        return self._mapped[rule]
 
     def _map(self, rule: Rule) -> Apply:
         plain = super()._map(rule)
@@ -166,3 +175,21 @@ class InPlaceBackend(Backend):
         for old, value in zip(state, new, strict=True):
             if value is not old:
                 old[...] = value
+
+
+def _in_windows_too(flat: Apply) -> Apply:
+    """Let a rule that overwrites flat vectors take tuples of windows as well."""
+
+    def apply(
+        state: tuple[Vector, ...],
+        inputs: tuple[Vector, ...],
+        scalars: Sequence[Any],
+        gate: Array | None = None,
+    ) -> tuple[Vector, ...]:
+        if not isinstance(state[0], tuple):
+            return flat(state, inputs, scalars, gate)
+        for window in zip(*state, *inputs, strict=True):
+            flat(window[: len(state)], window[len(state) :], scalars, gate)
+        return state
+
+    return apply

@@ -1,6 +1,7 @@
 """JAX: immutable arrays; K training steps become one program."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 try:
@@ -93,7 +94,13 @@ def connect(device: str) -> JaxBackend:
 def of(array: Array) -> JaxBackend:
     """Return the backend of a JAX array."""
     traced = isinstance(array, jax.core.Tracer)
-    return JaxBackend(jax.devices()[0] if traced else next(iter(array.devices())), "the array's own library")
+    return _on(jax.devices()[0] if traced else next(iter(array.devices())))
+
+
+@lru_cache
+def _on(device: Any) -> JaxBackend:
+    """Return one backend for a device, always the same, since it keeps the rules it has compiled."""
+    return JaxBackend(device, "the array's own library")
 
 
 def devices() -> list[str]:

@@ -1,12 +1,15 @@
 """NumPy, on the CPU: always there."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import array_api_compat.numpy as xp
 import numpy as np
 
 from xpnet.arrays import Array
-from xpnet.backends.base import Apply, InPlaceBackend, Rule
+from xpnet.backends.base import Apply, InPlaceBackend, Rule, Run, Step
+from xpnet.backends.fused import Fused, fuse
+from xpnet.backends.host import calmly, one_blas_thread
 from xpnet.errors import BackendError
 
 BLOCK = 8192
@@ -20,6 +23,7 @@ class NumpyBackend(InPlaceBackend):
 
     def __init__(self, device: str = "cpu", reason: str = "asked for by name") -> None:
         super().__init__("numpy", xp, device, reason)
+        self._loops: dict[Rule, Fused] = {}
 
     def owns(self, array: Array) -> bool:
         """Whether this is a NumPy array."""
@@ -29,6 +33,16 @@ class NumpyBackend(InPlaceBackend):
         """Return a @ b, in `out` if one is given."""
         return np.matmul(a, b, out=out)
 
+    def compile(self, step: Step) -> Run:
+        """Run the steps one by one; floating-point warnings are off, since the caller looks at the gradient's norm."""
+        run = calmly(super().compile(step), one_blas_thread)
+
+        def quiet(carry: Any, fixed: Any, xs: Any) -> tuple[Any, tuple[Array, ...]]:
+            with np.errstate(all="ignore"):
+                return run(carry, fixed, xs)
+
+        return quiet
+
     def _map(self, rule: Rule) -> Apply:
         def apply(
             state: tuple[Array, ...],
@@ -36,8 +50,12 @@ class NumpyBackend(InPlaceBackend):
             scalars: Sequence[float],
             gate: Array | None = None,
         ) -> tuple[Array, ...]:
-            if gate is None or gate:
-                for start in range(0, state[0].size, BLOCK):
+            if gate is not None and not gate:
+                return state
+            if rule not in self._loops:
+                self._loops[rule] = fuse(rule, len(state), len(inputs), len(scalars))
+            if not self._loops[rule](state, inputs, scalars):
+                for start in range(0, state[0].shape[0], BLOCK):
                     block = slice(start, start + BLOCK)
                     views = [s[block] for s in state]
                     self.overwrite(views, rule(np, *views, *[i[block] for i in inputs], *scalars))

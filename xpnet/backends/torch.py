@@ -1,5 +1,7 @@
 """PyTorch as an array library: its arrays and devices, none of its autograd."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 try:
@@ -11,7 +13,8 @@ except ImportError:
 import numpy as np
 
 from xpnet.arrays import Array
-from xpnet.backends.base import InPlaceBackend
+from xpnet.backends.base import InPlaceBackend, Run, Step
+from xpnet.backends.host import calmly
 from xpnet.errors import BackendError
 
 
@@ -44,6 +47,22 @@ class TorchBackend(InPlaceBackend):
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """Return a @ b, in `out` if one is given."""
         return torch.matmul(a, b, out=out)
+
+    def compile(self, step: Step) -> Run:
+        """Run the steps one by one; on the CPU, small ones on one thread."""
+        run = super().compile(step)
+        return calmly(run, one_thread) if self.device.type == "cpu" else run
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let PyTorch use one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def connect(device: str) -> TorchBackend:

@@ -1,0 +1,18 @@
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+# The backend fixture is one object for all examples of a test, on purpose.
+settings.register_profile(
+    "xpnet",
+    deadline=None,
+    max_examples=25,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("xpnet")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(1234)

@@ -1,0 +1,128 @@
+"""Imports run strictly downward, rooms stay small, and nobody but the backends names an array library."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import xpnet
+from xpnet import optimizers
+
+ROOT = Path(xpnet.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+
+ORDER = [
+    "errors",
+    "arrays",
+    "random",
+    "parameters",
+    "backends",
+    "layers",
+    "schedules",
+    "losses",
+    "metrics",
+    "optimizers",
+    "datasets",
+    "data",
+    "progress",
+    "history",
+    "checkpoint",
+    "diagnosis",
+    "callbacks",
+    "model",
+    "microscope",
+    "live",
+    "testing",
+    "__init__",
+    "plot",
+    "interop",
+    "cli",
+    "__main__",
+]
+"""From the bottom to the top: a room may import those before it, and itself."""
+
+LIBRARIES = {"numpy", "cupy", "torch", "jax", "jaxlib", "array_api_strict", "numba", "array_api_compat"}
+WRITTEN_ONCE = {"layers", "losses", "metrics", "schedules", "optimizers"}
+
+
+def room(path):
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports(path):
+    """Yield the dotted name of every module that a file imports when it runs, and the line."""
+    nodes = [ast.parse(path.read_text())]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            continue
+        nodes += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path.name}:{node.lineno}: imports are absolute"
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}", node.lineno
+
+
+def name(path):
+    return str(path.relative_to(ROOT))
+
+
+def test_every_room_has_a_place_in_the_order():
+    assert {room(path) for path in FILES} <= set(ORDER)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_imports_run_downward(path):
+    here = ORDER.index(room(path))
+    for module, line in imports(path):
+        top, _, rest = module.partition(".")
+        if top != "xpnet":
+            continue
+        there = rest.partition(".")[0]
+        there = there if there in ORDER else "__init__"
+        assert ORDER.index(there) <= here, f"{name(path)}:{line} imports {module}, which lies above it"
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if room(p) in WRITTEN_ONCE], ids=name)
+def test_backprop_names_no_array_library(path):
+    named = {module.partition(".")[0] for module, _ in imports(path)} & LIBRARIES
+    assert not named, f"{name(path)} imports {named}"
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if room(p) not in {"backends", "testing", "interop"}], ids=name)
+def test_only_backends_import_an_accelerated_library(path):
+    named = {module.partition(".")[0] for module, _ in imports(path)} & (LIBRARIES - {"numpy", "array_api_compat"})
+    assert not named, f"{name(path)} imports {named}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_a_file_is_short(path):
+    assert len(path.read_text().splitlines()) <= 320
+
+
+def test_import_xpnet_loads_no_other_library():
+    unwanted = {"torch", "jax", "jaxlib", "cupy", "matplotlib", "array_api_strict", "scipy", "numba", "pytest"}
+    code = "import sys, xpnet; print(sorted({m.partition('.')[0] for m in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not unwanted & set(ast.literal_eval(done.stdout))
+
+
+RULES = [f for n, f in vars(optimizers).items() if n.endswith("_rule") and inspect.isfunction(f)]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_a_rule_has_no_number_literals_and_no_branches(rule):
+    tree = ast.parse(inspect.getsource(rule))
+    numbers = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, (int, float))]
+    assert not numbers, f"{rule.__name__} holds {numbers}"
+    assert not [n for n in ast.walk(tree) if isinstance(n, (ast.If, ast.IfExp, ast.While, ast.For))]
+
+
+def test_every_rule_of_the_optimizers_is_looked_at():
+    assert len(RULES) == 6

@@ -1,0 +1,97 @@
+"""The processor while it trains: as many BLAS threads as the products are worth, and subnormal numbers read as zero.
+
+Two threads on a small product gain little, and when another program keeps a core busy they wait for each other far
+longer than the product takes. Subnormals, into which the optimizer's means decay where no gradient comes any more, slow
+some processors down by an order of magnitude. Both are set around each call of K steps and put back after it.
+"""
+
+import ctypes
+import ctypes.util
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xpnet.backends.base import Run
+
+SMALL = 1e8
+"""Floating-point operations of a step's forward pass, 2 · batch · len(θ), below which one thread is better."""
+
+
+def calmly(run: Run, threads: Callable[[], Any]) -> Run:
+    """Return the same `run(carry, fixed, xs)`; `threads()` is a context with one thread, for small work."""
+
+    def calm(carry: Any, fixed: Any, xs: Any) -> tuple[Any, tuple[Any, ...]]:
+        theta, batch = carry[0], xs[0].shape[-1]
+        with ExitStack() as stack:
+            if 2.0 * batch * theta.shape[0] < SMALL:
+                stack.enter_context(threads())
+            stack.enter_context(flushed())
+            return run(carry, fixed, xs)
+
+    return calm
+
+
+@contextmanager
+def flushed() -> Iterator[bool]:
+    """Let this thread read and write subnormal numbers as zero, where the C library can (x86-64 with glibc)."""
+    libm = _libm()
+    before, flushing = (ctypes.c_uint32 * 8)(), (ctypes.c_uint32 * 8)()
+    if libm is None or libm.fegetenv(before) or libm.fegetenv(flushing):
+        yield False
+        return
+    flushing[7] |= 0x8040  # MXCSR, the last word of fenv_t: flush to zero, denormals are zero
+    libm.fesetenv(flushing)
+    try:
+        yield True
+    finally:
+        libm.fesetenv(before)
+
+
+@lru_cache(maxsize=1)
+def _libm() -> Any:
+    if not (sys.platform == "linux" and platform.machine() == "x86_64" and platform.libc_ver()[0] == "glibc"):
+        return None
+    return ctypes.CDLL(ctypes.util.find_library("m") or "libm.so.6")
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Do NumPy's products on one thread: by threadpoolctl if installed, else in the OpenBLAS of NumPy's wheels."""
+    controller, openblas = _threadpools(), _openblas()
+    if controller is not None:
+        with controller.limit(limits=1, user_api="blas"):
+            yield
+    elif openblas is not None:
+        get, put = openblas
+        before = get()
+        put(1)
+        try:
+            yield
+        finally:
+            put(before)
+    else:
+        yield
+
+
+@lru_cache(maxsize=1)
+def _threadpools() -> Any:
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:
+        return None
+    return ThreadpoolController()
+
+
+@lru_cache(maxsize=1)
+def _openblas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
+    """Return the two functions that read and set the number of threads."""
+    for library in (Path(np.__file__).parent.parent / "numpy.libs").glob("*scipy_openblas64*"):
+        openblas = ctypes.CDLL(str(library))  # loaded already: this is the same one
+        return openblas.scipy_openblas_get_num_threads64_, openblas.scipy_openblas_set_num_threads64_
+    return None
