@@ -1,6 +1,7 @@
 """CuPy, on a CUDA GPU: believed only after it has computed something."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 try:
@@ -63,7 +64,13 @@ def connect(device: str) -> CupyBackend:
 
 def of(array: Array) -> CupyBackend:
     """Return the backend of a CuPy array."""
-    return CupyBackend(array.device, "the array's own library")
+    return _on(array.device)
+
+
+@lru_cache
+def _on(device: Any) -> CupyBackend:
+    """Return one backend for a device, always the same, since it keeps its mapped rules."""
+    return CupyBackend(device, "the array's own library")
 
 
 def devices() -> Sequence[str]:

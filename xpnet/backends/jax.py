@@ -99,7 +99,7 @@ def of(array: Array) -> JaxBackend:
 
 @lru_cache
 def _on(device: Any) -> JaxBackend:
-    """Return one backend for a device, always the same, since it keeps the rules it has compiled."""
+    """Return one backend for a device, always the same, since it keeps its mapped rules."""
     return JaxBackend(device, "the array's own library")
 
 

@@ -12,7 +12,7 @@ from xpnet.backends.fused import Fused, fuse
 from xpnet.backends.host import calmly, one_blas_thread
 from xpnet.errors import BackendError
 
-BLOCK = 8192
+BLOCK = 32768
 """Elements of a vector that a rule handles at a time: its few arrays then stay in the processor's cache."""
 
 

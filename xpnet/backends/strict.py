@@ -1,5 +1,7 @@
 """array-api-strict: the standard and nothing else, for tests. Its second device shares no memory with the host."""
 
+from functools import lru_cache
+
 try:
     import array_api_strict as xp
 except ImportError:
@@ -37,7 +39,13 @@ def connect(device: str) -> StrictBackend:
 
 def of(array: Array) -> StrictBackend:
     """Return the backend of an array."""
-    return StrictBackend(array.device, "the array's own library")
+    return _on(array.device)
+
+
+@lru_cache
+def _on(device: object) -> StrictBackend:
+    """Return one backend for a device, always the same, since it keeps its mapped rules."""
+    return StrictBackend(device, "the array's own library")
 
 
 def devices() -> list[str]:

@@ -1,7 +1,8 @@
 """PyTorch as an array library: its arrays and devices, none of its autograd."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 try:
@@ -13,8 +14,9 @@ except ImportError:
 import numpy as np
 
 from xpnet.arrays import Array
-from xpnet.backends.base import InPlaceBackend, Run, Step
+from xpnet.backends.base import Apply, InPlaceBackend, Rule, Run, Step
 from xpnet.backends.host import calmly
+from xpnet.backends.numpy import NumpyBackend
 from xpnet.errors import BackendError
 
 
@@ -48,6 +50,22 @@ class TorchBackend(InPlaceBackend):
         """Return a @ b, in `out` if one is given."""
         return torch.matmul(a, b, out=out)
 
+    def _map(self, rule: Rule) -> Apply:
+        if self.device.type != "cpu":
+            return super()._map(rule)
+        blocks = NumpyBackend().map(
+            rule
+        )  # on the same memory: NumPy's blocks, or one loop, beat a call for each operation
+
+        def apply(
+            state: tuple[Array, ...], inputs: tuple[Array, ...], scalars: Sequence[float], gate: Array | None = None
+        ) -> tuple[Array, ...]:
+            if gate is None or bool(gate):
+                blocks(tuple(map(self.asnumpy, state)), tuple(map(self.asnumpy, inputs)), scalars)
+            return state
+
+        return apply
+
     def compile(self, step: Step) -> Run:
         """Run the steps one by one; on the CPU, small ones on one thread."""
         run = super().compile(step)
@@ -80,7 +98,13 @@ def connect(device: str) -> TorchBackend:
 
 def of(array: Array) -> TorchBackend:
     """Return the backend of a tensor."""
-    return TorchBackend(array.device, "the array's own library")
+    return _on(array.device)
+
+
+@lru_cache
+def _on(device: Any) -> TorchBackend:
+    """Return one backend for a device, always the same, since it keeps its mapped rules."""
+    return TorchBackend(device, "the array's own library")
 
 
 def devices() -> list[str]:
