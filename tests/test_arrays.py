@@ -24,7 +24,9 @@ def test_namespace_refuses_what_is_no_array_or_of_two_libraries(backend):
     with pytest.raises(TypeError, match=r"expected arrays of one library, but a is .*, b is a list: convert them"):
         arrays.namespace(a=a, b=[1.0])
     other = find_backend("strict" if backend.name == "numpy" else "numpy").asarray([1.0])
-    with pytest.raises(TypeError, match=r"a is a \w+ array on .*, other is a \w+ array on .*: convert them with backend"):
+    with pytest.raises(
+        TypeError, match=r"a is a \w+ array on .*, other is a \w+ array on .*: convert them with backend"
+    ):
         arrays.namespace(a=a, other=other)
 
 
@@ -39,7 +41,7 @@ def test_describe(backend):
 def test_same_shape_makes_the_target_a_number_of_the_predictions_kind(backend):
     p = backend.asarray([1.0, 2.0], dtype="float32")
     for dtype in ("int64", "uint8", "float64", "float32"):
-        xp, t = arrays.same_shape(p, backend.asarray([3, 4], dtype=dtype))
+        _, t = arrays.same_shape(p, backend.asarray([3, 4], dtype=dtype))
         assert t.dtype == p.dtype
         assert_close(backend, t, [3.0, 4.0], multiple=0)
     with pytest.raises(ShapeError, match=r"got \(2,\) and \(2, 1\): reshape the target"):

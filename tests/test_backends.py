@@ -166,7 +166,9 @@ def test_there_and_back(backend, dtype):
     assert np.array_equal(home, host)
 
 
-@pytest.mark.parametrize("host", [np.zeros((2, 3))[:, ::2], np.zeros((3, 2)).T, np.float64(3.0), np.zeros((0, 4)), [1, 2]])
+@pytest.mark.parametrize(
+    "host", [np.zeros((2, 3))[:, ::2], np.zeros((3, 2)).T, np.float64(3.0), np.zeros((0, 4)), [1, 2]]
+)
 def test_any_host_data_is_taken(backend, host):
     array = backend.asarray(host)
     assert tuple(array.shape) == np.shape(host)
@@ -270,7 +272,11 @@ def rule(xp, theta, v, g, rate):
 
 
 def test_map_is_made_once_for_each_rule(backend):
+    """Also by the backend that an array itself leads to: else JAX would compile anew at every step."""
     assert backend.map(rule) is backend.map(rule)
+    first, second = (backend_of(backend.asarray([1.0])) for _ in range(2))
+    assert first is second
+    assert first.map(rule) is second.map(rule)
 
 
 @pytest.mark.parametrize("gate", [None, True, False])

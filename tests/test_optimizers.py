@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import xpnet as xn
 from xpnet.backends.base import Backend
+from xpnet.backends.numpy import NumpyBackend
 from xpnet.testing import assert_close
 
 DTYPES = ["float32", "float64"]
@@ -105,6 +106,12 @@ def test_map_gives_what_the_plain_form_gives(backend, optimizer, dtype):
 
 
 @EACH
+def test_numpy_without_numba_maps_block_by_block(monkeypatch, optimizer):
+    monkeypatch.setattr("xpnet.backends.numpy.fuse", lambda *shape: lambda *arguments: False)
+    test_map_gives_what_the_plain_form_gives(NumpyBackend(), optimizer, "float32")
+
+
+@EACH
 def test_float32_follows_float64(backend, optimizer):
     thetas = []
     for dtype in DTYPES:
@@ -135,7 +142,9 @@ def test_state_is_the_step_and_vectors_like_theta(backend):
 
 
 def test_adams_first_step_is_the_learning_rate(backend):
-    theta, _ = xn.Adam(0.5).step(own(backend, [1.0, 1.0]), backend.asarray([3.0, -200.0]), xn.Adam().init(own(backend, [1.0, 1.0])))
+    theta, _ = xn.Adam(0.5).step(
+        own(backend, [1.0, 1.0]), backend.asarray([3.0, -200.0]), xn.Adam().init(own(backend, [1.0, 1.0]))
+    )
     assert_close(backend, theta, [0.5, 1.5], multiple=2**28)  # ε = 1e-8 beside |g| ≥ 3: 3e-9
 
 
@@ -147,7 +156,9 @@ def test_the_gradient_and_the_mask_are_not_modified(backend):
         assert_close(backend, mask, np.arange(9.0) % 2, multiple=0)
 
 
-@pytest.mark.parametrize("optimizer", [xn.SGD(0.1, weight_decay=0.5), xn.RMSProp(weight_decay=0.5), xn.AdamW(weight_decay=0.5)])
+@pytest.mark.parametrize(
+    "optimizer", [xn.SGD(0.1, weight_decay=0.5), xn.RMSProp(weight_decay=0.5), xn.AdamW(weight_decay=0.5)]
+)
 def test_weight_decay_acts_where_decayed_is_1(backend, optimizer):
     theta, g = own(backend, [2.0, 2.0]), backend.asarray([0.0, 0.0])
     theta, _ = optimizer.step(theta, g, optimizer.init(theta, backend.asarray([1.0, 0.0])))
@@ -208,7 +219,9 @@ def test_a_gradient_whose_square_overflows_is_not_finite_to_the_norm(backend):
 def test_clipping_keeps_the_direction_and_bounds_the_norm(backend, g, limit):
     g = np.asarray(g)
     norm = np.linalg.norm(g)
-    theta, _ = xn.SGD(1.0, clip_norm=limit).step(own(backend, np.zeros(4)), backend.asarray(g), xn.SGD(1.0).init(own(backend, g)))
+    theta, _ = xn.SGD(1.0, clip_norm=limit).step(
+        own(backend, np.zeros(4)), backend.asarray(g), xn.SGD(1.0).init(own(backend, g))
+    )
     expected = -g if norm <= limit else -g * (limit / norm)
     assert_close(backend, theta, expected, scale=max(1.0, min(norm, limit)))
 

@@ -11,7 +11,9 @@ from xpnet.parameters import Parameter, draw, find_initializer, lay_out, split
 from xpnet.random import generator
 from xpnet.testing import assert_close
 
-NET = xn.Sequential(xn.Linear(5, 4), xn.Tanh(), xn.Residual(xn.Linear(4, 4, bias=False, initializer="glorot")), xn.Linear(4, 3))
+NET = xn.Sequential(
+    xn.Linear(5, 4), xn.Tanh(), xn.Residual(xn.Linear(4, 4, bias=False, initializer="glorot")), xn.Linear(4, 3)
+)
 
 PINNED = [1.0285873247126867, -0.23582574768661385, -0.09552956249896315, 0.09527111868024254, 0.0, 0.0]
 """What a release must not change: the weights of seed 0."""
@@ -102,7 +104,9 @@ def test_biases_start_at_0_and_a_function_is_an_initializer(backend):
 
 
 def test_an_unknown_initializer_lists_the_known():
-    with pytest.raises(ValueError, match="unknown initializer 'xavier': choose one of normal, glorot, he, zeros, or pass"):
+    with pytest.raises(
+        ValueError, match="unknown initializer 'xavier': choose one of normal, glorot, he, zeros, or pass"
+    ):
         find_initializer("xavier")
     assert set(parameters.INITIALIZERS) == set(LIMITS)
 

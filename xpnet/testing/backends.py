@@ -1,4 +1,4 @@
-"""Two backends that catch what others let pass: NumPy with read-only inputs, and a strict device that cannot be read."""
+"""Backends that catch what others let pass: NumPy with read-only inputs, a strict device that cannot be read."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

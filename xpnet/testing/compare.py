@@ -9,12 +9,18 @@ from xpnet.backends import Backend
 
 
 def assert_close(
-    backend: Backend, actual: Array, expected: Any, *, multiple: float = 16.0, scale: float | None = None, what: str = ""
+    backend: Backend,
+    actual: Array,
+    expected: Any,
+    *,
+    multiple: float = 16.0,
+    scale: float | None = None,
+    what: str = "",
 ) -> None:
     """Assert |actual − expected| ≤ multiple · eps · scale everywhere, eps that of `actual`'s dtype.
 
-    `scale` is the size of the numbers that were added up: the largest finite |expected| if it is left out, and 1 if that
-    is 0. NaN and infinities must be the same; integers and booleans exactly equal. `expected` may be a host array.
+    `scale` is the size of the numbers that were added up: the largest finite |expected| if it is left out, and 1 if
+    that is 0. NaN and infinities must be the same; integers and booleans exactly equal. `expected` may be a host array.
     """
     a, e = (backend.asnumpy(x) if backend.owns(x) else np.asarray(x) for x in (actual, expected))
     assert a.shape == e.shape, f"{what} expected shape {e.shape}, got {a.shape}".strip()
@@ -30,7 +36,9 @@ def assert_close(
     np.subtract(a, e, out=error, where=finite)
     wrong = np.where(finite, ~(np.abs(error) <= tolerance), (a != e) & ~(np.isnan(a) & np.isnan(e)))
     if np.any(wrong):
-        at = np.unravel_index(int(np.argmax(np.where(wrong, np.nan_to_num(np.abs(error), nan=np.inf) + 1.0, 0.0))), e.shape)
+        at = np.unravel_index(
+            int(np.argmax(np.where(wrong, np.nan_to_num(np.abs(error), nan=np.inf) + 1.0, 0.0))), e.shape
+        )
         place = [int(k) for k in at]
         raise AssertionError(
             f"{what} on {backend.name} at {place}: expected {e[at]!s}, got {a[at]!s} "

@@ -55,9 +55,9 @@ def check_layer(
 ) -> float:
     """Check a layer's gradient and all that a layer promises; return gradcheck's worst relative error.
 
-    The shape is the one announced, for batches of 0, 1 and N; dtype and device follow the input; no argument is modified;
-    two calls give the same bits; the pullback is linear, gives the same gradients without dx and into given windows;
-    the door takes θ flat or in windows, and its pullback once. AssertionError names what is broken.
+    The shape is the one announced, for batches of 0, 1 and N; dtype and device follow the input; no argument is
+    modified; two calls give the same bits; the pullback is linear, gives the same gradients without dx and into given
+    windows; the door takes θ flat or in windows, and its pullback once. AssertionError names what is broken.
     """
     chosen = find_backend(backend)
     context = {"training": training, "key": key}
@@ -66,9 +66,7 @@ def check_layer(
             trial = _trial(layer, (n, *input_shape[1:]), chosen, dtype, seed, context)
             for check in CHECKS:
                 check(trial)
-    return gradcheck(
-        layer, input_shape, backend=chosen, seed=seed, training=training, key=key, tolerance=tolerance
-    )
+    return gradcheck(layer, input_shape, backend=chosen, seed=seed, training=training, key=key, tolerance=tolerance)
 
 
 def _trial(layer: Layer, shape: Shape, backend: Backend, dtype: str, seed: int, context: dict[str, Any]) -> Trial:

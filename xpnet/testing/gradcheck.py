@@ -128,8 +128,8 @@ def check_gradient(
     worst = max(entries, key=lambda entry: math.inf if math.isnan(entry.error) else entry.error)
     if not worst.error <= tolerance:
         raise AssertionError(
-            f"{who} on {chosen.name}: {worst.place} is {worst.backward:.10g} by backward and {worst.difference:.10g} by "
-            f"central differences (relative error {worst.error:.1e}, tolerance {tolerance:.1e})"
+            f"{who} on {chosen.name}: {worst.place} is {worst.backward:.10g} by backward and {worst.difference:.10g} "
+            f"by central differences (relative error {worst.error:.1e}, tolerance {tolerance:.1e})"
         )
     return worst.error
 
@@ -140,7 +140,9 @@ def _jacobian(evaluate: Any, arguments: dict[str, np.ndarray]) -> Iterator[Entry
     rows = [evaluate(**arguments)[1](row.reshape(y.shape)) for row in np.eye(y.size)]
     for name, gradients, a in zip(arguments, zip(*rows, strict=True), arguments.values(), strict=True):
         backward = np.stack([g.reshape(-1) for g in gradients])  # (y.size, a.size)
-        assert backward.shape == (y.size, a.size), f"the gradient of {name} has {backward.shape[1]} numbers, not {a.size}"
+        assert backward.shape == (y.size, a.size), (
+            f"the gradient of {name} has {backward.shape[1]} numbers, not {a.size}"
+        )
         columns = [_difference(evaluate, arguments, name, unit.reshape(a.shape)) for unit in np.eye(a.size)]
         difference = np.stack(columns, axis=1)
         scale = max(np.max(np.abs(difference)), np.max(np.abs(y)), np.finfo(float).tiny)

@@ -3,7 +3,7 @@
     def test_relu(backend):
         x = backend.asarray([-1.0, 2.0])
 
-`pytest --backends numpy,strict` chooses some, by library or by id. A library that is missing is skipped with the reason.
+`pytest --backends numpy,strict` chooses some, by library or by id. A missing library is skipped with the reason.
 """
 
 from collections.abc import Iterator
