@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 import time
+from itertools import pairwise
 
 started = time.perf_counter()
 
@@ -77,7 +78,7 @@ def network(layers: list[int], activation: str) -> xn.Sequential:
     """Bytes to numbers in 0..1, then linear layers with the activation between them."""
     initializer = "glorot" if activation in ("tanh", "sigmoid") else "he"
     net: list[xn.Layer] = [xn.Flatten(), xn.Scale(1 / 255)]
-    for nin, nout in zip(layers, layers[1:], strict=False):
+    for nin, nout in pairwise(layers):
         net += [xn.Linear(nin, nout, initializer=initializer), ACTIVATIONS[activation]()]
     return xn.Sequential(*net[:-1])
 

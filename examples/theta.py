@@ -28,7 +28,8 @@ for step in range(4001):
     loss, dscores = xn.cross_entropy(scores, y)  # value and gradient
     theta -= 0.5 * backward(dscores)
     if step % 1000 == 0:
-        print(f"by hand    step {step:4}   loss {float(loss):.4f}   accuracy {float(xn.metrics.accuracy(scores, y)):.3f}")
+        accuracy = float(xn.metrics.accuracy(scores, y))
+        print(f"by hand    step {step:4}   loss {float(loss):.4f}   accuracy {accuracy:.3f}")
 
 # The same θ is what a general optimizer wants: a vector in, the value and its gradient out.
 try:

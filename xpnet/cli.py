@@ -15,7 +15,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"xpnet {version('xpnet')}")
     commands = parser.add_subparsers(required=True, metavar="command")
     commands.add_parser("doctor", help="say which backends can be used here").set_defaults(run=doctor)
-    return int(parser.parse_args(arguments).run())
+    check = commands.add_parser("selfcheck", help="compare a backend with NumPy and with itself")
+    check.add_argument("--backend", default="auto", help="auto, numpy, cupy, torch, jax or strict, perhaps with a device")
+    check.add_argument("--json", metavar="PATH", help="write what was found here")
+    check.add_argument("--quick", action="store_true", help="leave out the long checks and MNIST")
+    check.add_argument("--table", nargs="+", metavar="PATH", help="only print the README's table of saved results")
+    check.set_defaults(run=selfcheck)
+    chosen = vars(parser.parse_args(arguments))
+    return int(chosen.pop("run")(**chosen))
 
 
 def doctor() -> int:
@@ -24,6 +31,8 @@ def doctor() -> int:
     for report in examine():
         state = "usable" if report.problem is None else "not usable"
         print(f"{report.library:7} {report.version or '-':12} {state:11} {', '.join(report.devices) or report.problem}")
+        for line in report.details:
+            print(f"{'':8}{line}")
     try:
         chosen = backend()
     except BackendError as error:
@@ -31,6 +40,26 @@ def doctor() -> int:
         return 1
     print(f"\nused by default: {chosen.name} on {chosen.device}, {chosen.reason}")
     return 0
+
+
+def selfcheck(backend: str, json: str | None, quick: bool, table: list[str] | None) -> int:
+    """Compare a backend with NumPy and with itself; 0 if all is well, 1 if a check fails, 2 if it cannot be used."""
+    from xpnet import selfcheck as checks
+
+    if table:
+        print(checks.table(table))
+        return 0
+    try:
+        result = checks.run(backend, quick)
+    except BackendError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if json:
+        checks.save(result, json)
+    passed = sum(check["passed"] for check in result["checks"])
+    print(f"{result['backend']} on {result['device']}: {passed} of {len(result['checks'])} checks passed", end=", ")
+    print(f"{result['seconds']} s, sources {result['sources']}")
+    return 0 if result["passed"] else 1
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from xpnet import losses, random
-from xpnet.arrays import Array, describe, is_floating
+from xpnet.arrays import Array, Namespace, describe, is_floating
 from xpnet.backends import LIBRARIES, Backend, library_of
 from xpnet.errors import DataError, DataWarning, ShapeError
 from xpnet.layers import Layer, Scale
@@ -94,7 +94,7 @@ def check_labels(y: Array, output: Shape, backend: Backend) -> Array:
     if backend.asnumpy(xp.any(wrong)):
         row = _first(wrong, backend)
         raise DataError(f"labels must be integers in 0..{classes - 1}, got {backend.asnumpy(y[row])} at row {row}")
-    return xp.astype(y, xp.int32)
+    return xp.astype(y, xp.int32, copy=False)
 
 
 def check_numbers(y: Array, output: Shape, backend: Backend) -> Array:
@@ -176,6 +176,11 @@ def hold_out(x: Array, y: Array, count: float | int, seed: int, backend: Backend
     kept, held = backend.asarray(np.sort(order[wanted:])), backend.asarray(np.sort(order[:wanted]))
     take = backend.xp.take
     return take(x, kept, axis=0), take(y, kept, axis=0), take(x, held, axis=0), take(y, held, axis=0)
+
+
+def gather(xp: Namespace, x: Array, y: Array, index: Array, dtype: str) -> tuple[Array, Array]:
+    """Return the rows of x and y that an index names. A library may make numbers of `dtype` of x in passing."""
+    return xp.take(x, index, axis=0), xp.take(y, index, axis=0)
 
 
 def check_settings(epochs: int, batch_size: int) -> None:

@@ -1,11 +1,14 @@
 """Where a NaN or an infinity began: one bad step again, looked at layer by layer."""
 
+import numpy as np
+
 from xpnet.arrays import Array, Vector
 from xpnet.backends import Backend
 from xpnet.layers import Layer
 from xpnet.losses import Loss
 
 
+@np.errstate(all="ignore")
 def diagnose(net: Layer, loss: Loss, theta: Vector, x: Array, y: Array, key: int, backend: Backend) -> str:
     """Run one training step's forward and backward pass and name the first place that is not finite."""
     xp = backend.xp
@@ -24,7 +27,9 @@ def diagnose(net: Layer, loss: Loss, theta: Vector, x: Array, y: Array, key: int
             return f"the output of layer {path}"
     if bad(prediction):
         return "the output of the network"
-    _, dprediction = loss(prediction, y)
+    value, dprediction = loss(prediction, y)
+    if bad(value):
+        return "the loss"
     if bad(dprediction):
         return "the gradient of the loss"
     gradients = net.windows(backward(dprediction))

@@ -2,11 +2,13 @@
 
 Each is the mean over the batch, and for regression over the outputs too, as PyTorch's defaults are. The value is a 0-d
 array on the prediction's device. A batch of no samples has the value 0.
+
+`weights` (N,) makes it the weighted mean over the samples: L = Σₙ wₙ ℓₙ / Σₙ wₙ, and 0 if all weights are 0.
 """
 
 import math
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from xpnet.arrays import Array, Namespace, device, exp_shifted, namespace, same_shape, sigmoid
 from xpnet.errors import DataError, ShapeError
@@ -14,7 +16,7 @@ from xpnet.errors import DataError, ShapeError
 Loss: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
 
 
-def cross_entropy(scores: Array, labels: Array) -> tuple[Array, Array]:
+def cross_entropy(scores: Array, labels: Array, *, weights: Array | None = None) -> tuple[Array, Array]:
     """L = −1/N Σₙ log softmax(sₙ)[labelₙ]        ∂L/∂s = (softmax(s) − onehot(labels)) / N
 
     scores (N, C), any real numbers; labels (N,), integers in 0..C−1: one out of range makes the loss NaN.
@@ -23,15 +25,17 @@ def cross_entropy(scores: Array, labels: Array) -> tuple[Array, Array]:
     xp = namespace(scores=scores, labels=labels)
     hot = _one_hot(xp, scores, labels)
     shifted, exp, total = exp_shifted(xp, scores)
-    n = max(scores.shape[0], 1)
+    share = _share(xp, scores, scores.shape[0], weights)
     log_likelihood = xp.where(hot, shifted - xp.log(total), 0.0)
     gradient = exp / total
     gradient -= xp.astype(hot, scores.dtype)
-    gradient *= 1.0 / n
-    return _poison(xp, xp.sum(log_likelihood) * (-1.0 / n), hot), gradient
+    gradient *= share
+    return _poison(xp, -_total(xp, log_likelihood, share), hot), gradient
 
 
-def negative_log_likelihood(probabilities: Array, labels: Array) -> tuple[Array, Array]:
+def negative_log_likelihood(
+    probabilities: Array, labels: Array, *, weights: Array | None = None
+) -> tuple[Array, Array]:
     """L = −1/N Σₙ log pₙ[labelₙ]        ∂L/∂p = −onehot(labels) / (N p)
 
     probabilities (N, C), as Softmax gives them; labels (N,), integers in 0..C−1: the lesson's own CrossEntropyLoss.
@@ -39,13 +43,13 @@ def negative_log_likelihood(probabilities: Array, labels: Array) -> tuple[Array,
     """
     xp = namespace(probabilities=probabilities, labels=labels)
     hot = _one_hot(xp, probabilities, labels)
-    n = max(probabilities.shape[0], 1)
+    share = _share(xp, probabilities, probabilities.shape[0], weights)
     p = xp.maximum(probabilities, float(xp.finfo(probabilities.dtype).smallest_normal))
-    value = xp.sum(xp.where(hot, xp.log(p), 0.0)) * (-1.0 / n)
-    return _poison(xp, value, hot), xp.where(hot, (-1.0 / n) / p, 0.0)
+    value = -_total(xp, xp.where(hot, xp.log(p), 0.0), share)
+    return _poison(xp, value, hot), xp.where(hot, -share / p, 0.0)
 
 
-def binary_cross_entropy(scores: Array, targets: Array) -> tuple[Array, Array]:
+def binary_cross_entropy(scores: Array, targets: Array, *, weights: Array | None = None) -> tuple[Array, Array]:
     """L = mean(log(1 + e^−s)·t + log(1 + e^s)·(1 − t))        ∂L/∂s = (σ(s) − t) / size
 
     The logistic loss: scores of any shape, any real numbers; targets of the same shape, 0 or 1 (or between).
@@ -56,33 +60,33 @@ def binary_cross_entropy(scores: Array, targets: Array) -> tuple[Array, Array]:
     wrong = xp.where(scores > 0, 1.0 - t, t)
     size = xp.abs(scores)
     value = xp.where(wrong == 0, 0.0, size) * wrong + xp.log1p(xp.exp(-size))
-    n = max(math.prod(scores.shape), 1)
-    return xp.sum(value) * (1.0 / n), (sigmoid(xp, scores) - t) * (1.0 / n)
+    share = _share(xp, scores, math.prod(scores.shape), weights)
+    return _total(xp, value, share), (sigmoid(xp, scores) - t) * share
 
 
-def mean_squared_error(prediction: Array, target: Array) -> tuple[Array, Array]:
+def mean_squared_error(prediction: Array, target: Array, *, weights: Array | None = None) -> tuple[Array, Array]:
     """L = mean((ŷ − y)²)        ∂L/∂ŷ = 2 (ŷ − y) / size
 
     The lesson's squared error; prediction and target of one shape.
     """
     xp, t = same_shape(prediction, target)
     error = prediction - t
-    n = max(math.prod(error.shape), 1)
-    return xp.sum(error * error) * (1.0 / n), error * (2.0 / n)
+    share = _share(xp, error, math.prod(error.shape), weights)
+    return _total(xp, error * error, share), error * (2.0 * share)
 
 
-def mean_absolute_error(prediction: Array, target: Array) -> tuple[Array, Array]:
+def mean_absolute_error(prediction: Array, target: Array, *, weights: Array | None = None) -> tuple[Array, Array]:
     """L = mean(|ŷ − y|)        ∂L/∂ŷ = sign(ŷ − y) / size, 0 where they are equal
 
     The lesson's absolute error; prediction and target of one shape.
     """
     xp, t = same_shape(prediction, target)
     error = prediction - t
-    n = max(math.prod(error.shape), 1)
-    return xp.sum(xp.abs(error)) * (1.0 / n), xp.sign(error) * (1.0 / n)
+    share = _share(xp, error, math.prod(error.shape), weights)
+    return _total(xp, xp.abs(error), share), xp.sign(error) * share
 
 
-def huber(prediction: Array, target: Array, delta: float = 1.0) -> tuple[Array, Array]:
+def huber(prediction: Array, target: Array, delta: float = 1.0, *, weights: Array | None = None) -> tuple[Array, Array]:
     """L = mean(h(ŷ − y)),  h(e) = ½ e² where |e| ≤ δ, else δ (|e| − ½ δ)        ∂L/∂ŷ = clip(ŷ − y, −δ, δ) / size
 
     Squared near zero, absolute far out; prediction and target of one shape. (Huber, Ann. Math. Statist. 1964)
@@ -90,29 +94,46 @@ def huber(prediction: Array, target: Array, delta: float = 1.0) -> tuple[Array, 
     xp, t = same_shape(prediction, target)
     error = prediction - t
     bounded = xp.minimum(xp.maximum(error, -delta), delta)
-    n = max(math.prod(error.shape), 1)
-    return xp.sum(bounded * (error - 0.5 * bounded)) * (1.0 / n), bounded * (1.0 / n)
+    share = _share(xp, error, math.prod(error.shape), weights)
+    return _total(xp, bounded * (error - 0.5 * bounded), share), bounded * share
 
 
-def hinge(scores: Array, targets: Array, margin: float = 1.0) -> tuple[Array, Array]:
+def hinge(scores: Array, targets: Array, margin: float = 1.0, *, weights: Array | None = None) -> tuple[Array, Array]:
     """L = mean(max(0, margin − y s))        ∂L/∂s = −y / size where y s ≤ margin, else 0
 
     scores of any shape; targets of the same shape, −1 or +1. (Rosasco et al., Neural Computation 2004)
     """
     xp, y = same_shape(scores, targets)
     short = margin - y * scores
-    n = max(math.prod(scores.shape), 1)
-    gradient = xp.astype(short >= 0, y.dtype) * y * (-1.0 / n)
-    return xp.sum(xp.maximum(short, 0.0)) * (1.0 / n), gradient
+    share = _share(xp, scores, math.prod(scores.shape), weights)
+    gradient = xp.astype(short >= 0, y.dtype) * y * -share
+    return _total(xp, xp.maximum(short, 0.0), share), gradient
 
 
-def perceptron(scores: Array, targets: Array) -> tuple[Array, Array]:
+def perceptron(scores: Array, targets: Array, *, weights: Array | None = None) -> tuple[Array, Array]:
     """L = mean(max(0, −y s))        ∂L/∂s = −y / size where y s ≤ 0, else 0
 
     The perceptron criterion, the hinge without a margin: only what is misclassified counts. A score of exactly 0 is
     wrong, so that training can start from zero weights. (Rosenblatt 1958; Bishop 2006, eq. 4.54)
     """
-    return hinge(scores, targets, margin=0.0)
+    return hinge(scores, targets, margin=0.0, weights=weights)
+
+
+def _share(xp: Namespace, prediction: Array, size: int, weights: Array | None) -> Any:
+    """Return what each of `size` terms counts for in the mean: one number, or with weights one a sample, (N, 1, …)."""
+    if weights is None:
+        return 1.0 / max(size, 1)
+    n, ndim = prediction.shape[0], prediction.ndim
+    if weights.shape != (n,):
+        raise ShapeError(f"expected weights ({n},), one a sample, got {tuple(weights.shape)}")
+    share = xp.reshape(xp.astype(weights, prediction.dtype), (n,) + (1,) * (ndim - 1))
+    total = xp.sum(share)
+    return share * (n / max(size, 1)) / xp.where(total == 0, 1.0, total)
+
+
+def _total(xp: Namespace, values: Array, share: Any) -> Array:
+    """Return Σ values · share."""
+    return xp.sum(values) * share if isinstance(share, float) else xp.sum(values * share)
 
 
 def _one_hot(xp: Namespace, scores: Array, labels: Array) -> Array:

@@ -60,10 +60,8 @@ class Model:
 
     @property
     def theta(self) -> Array:
-        """θ, one flat array on the device. What is assigned must have its length, precision and device, and is copied."""
-        if self.backend.flat:
-            return self._theta
-        return self.backend.xp.concat([self.backend.xp.reshape(window, (-1,)) for window in self._theta])
+        """θ, one flat array on the device. What is assigned must have its length, type and device, and is copied."""
+        return self._joined(self._theta)
 
     @theta.setter
     def theta(self, theta: Array) -> None:
@@ -75,6 +73,12 @@ class Model:
     def _carried(self, vector: Array) -> Vector:
         """Return a vector like θ in the form that the backend's compiled steps carry."""
         return vector if self.backend.flat else split(self.backend.xp, vector, self.net.layout)
+
+    def _joined(self, vector: Vector) -> Array:
+        """Return a vector like θ as one flat array, whatever form the backend carries."""
+        if self.backend.flat:
+            return vector
+        return self.backend.xp.concat([self.backend.xp.reshape(window, (-1,)) for window in vector])
 
     def fit(
         self,
@@ -94,7 +98,7 @@ class Model:
         terminal. Ctrl-C stops after the steps under way and keeps the model; a second one raises KeyboardInterrupt.
 
         DataError, ShapeError, TypeError for data that does not fit; NonFiniteError, naming step and layer, as soon as a
-        gradient is not finite: θ is then what it was before that step.
+        loss or gradient is not finite: θ is then what it was before that step.
         """
         data.check_settings(epochs, batch_size)
         x, y = data.admit(x, y, self.net, self.loss, self.backend, self.dtype)
@@ -166,7 +170,7 @@ class Model:
             carry, results = self._run(carry, (x, y), (self.backend.asarray(block), keys, scalars))
         self._theta, slots, self.buffers, _ = carry
         values = np.stack([self.backend.asnumpy(result) for result in results]).astype(np.float64)
-        finite = np.isfinite(values[1])
+        finite = np.isfinite(values[0]) & np.isfinite(values[1])
         good = len(finite) if finite.all() else int(np.argmin(finite))  # nothing changes from the first bad step on
         self.state = State(first + good, slots)
         if good < len(finite):
@@ -182,16 +186,16 @@ class Model:
 
     def _batch(self, fixed: tuple[Array, Array], index: Array) -> tuple[Array, Array]:
         """Gather one minibatch of inputs and targets."""
-        take = self.backend.xp.take
-        return take(fixed[0], index, axis=0), take(fixed[1], index, axis=0)
+        gather: Callable[..., tuple[Array, Array]] = self.backend.native(data.gather)
+        return gather(self.backend.xp, *fixed, index, self.dtype)
 
     def _step(self, carry: Any, fixed: Any, x: Any) -> tuple[Any, tuple[Array, ...]]:
         """One training step, as the backend compiles it: forward, loss, backward, update."""
         (theta, slots, buffers, alive), (index, key, scalars) = carry, x
         buffers, (batch, target) = dict(buffers), self._batch(fixed, index)
         prediction, backward = self.net(theta, batch, True, key=key, buffers=buffers, backend=self.backend)
-        loss, dprediction = self.loss(prediction, target)
-        new = self.optimizer.update(theta, backward(dprediction), slots, scalars, alive, self.backend)
+        loss, dprediction = self.backend.native(self.loss)(prediction, target)
+        new = self.optimizer.update(theta, backward(dprediction), slots, scalars, alive, self.backend, loss)
         values = [metric(prediction, target) for metric in self.metrics.values()]
         return (new.theta, new.slots, buffers, new.alive), (loss, new.norm, *values)
 
@@ -206,6 +210,28 @@ class Model:
         """Return the loss and the metrics over all of x and y: `{"loss": …, "accuracy": …}`."""
         data.check_settings(1, batch_size)
         return self._score(*data.admit(x, y, self.net, self.loss, self.backend, self.dtype), batch_size)
+
+    def objective(self, x: Any, y: Any) -> Callable[[Any], tuple[float, np.ndarray]]:
+        """Return the loss on x and y as a function of a host vector θ, with its gradient: what SciPy minimizes.
+
+            found = scipy.optimize.minimize(model.objective(x, y), theta, jac=True, method="L-BFGS-B")
+            model.theta = model.backend.asarray(found.x, dtype=model.dtype)
+
+        Value and gradient are float64, computed in the model's precision over all samples at once; dropout is off, and
+        the optimizer's weight decay is no part of it. The model itself stays as it is.
+        """
+        x, y = data.admit(x, y, self.net, self.loss, self.backend, self.dtype)
+
+        def value_and_gradient(theta: Any) -> tuple[float, np.ndarray]:
+            if np.shape(theta) != (self.net.size,):
+                raise ShapeError(f"theta must be a vector of {self.net.size} numbers, got shape {np.shape(theta)}")
+            vector = self._carried(self.backend.asarray(theta, dtype=self.dtype))
+            prediction, backward = self.net(vector, x, buffers=self.buffers, backend=self.backend)
+            loss, dprediction = self.loss(prediction, y)
+            gradient = self.backend.asnumpy(self._joined(backward(dprediction)))
+            return float(self.backend.asnumpy(loss)), gradient.astype(np.float64)
+
+        return value_and_gradient
 
     def _forward(self, x: Array, batch_size: int) -> Array:
         n = x.shape[0]

@@ -101,13 +101,12 @@ class Optimizer(ABC):
         scalars: Sequence[Any],
         alive: Array | None = None,
         backend: Backend | None = None,
+        loss: Array | None = None,
     ) -> Update:
-        """Do one step with these scalars; change nothing if the gradient is not finite or `alive` is False."""
+        """Do one step with these scalars; change nothing if gradient or loss is not finite, or `alive` is False."""
         backend = backend or _backend(theta)
         xp = backend.xp
-        norm = _norm(xp, dtheta)
-        finite = xp.isfinite(norm)
-        alive = finite if alive is None else alive & finite
+        norm, alive = backend.native(measure)(xp, dtheta, alive, loss)
         if self.clip_norm is not None:
             factor = self.clip_norm / xp.maximum(norm, self.clip_norm)
             dtheta = each(lambda g: g * factor, dtheta)
@@ -121,6 +120,14 @@ class Optimizer(ABC):
 
 def _backend(theta: Vector) -> Backend:
     return backend_of(theta[0] if isinstance(theta, tuple) else theta)
+
+
+def measure(xp: Namespace, gradient: Vector, alive: Array | None, loss: Array | None) -> tuple[Array, Array]:
+    """Return the gradient's 2-norm, and whether it and the loss are finite and `alive` is true, as 0-d arrays."""
+    norm = _norm(xp, gradient)
+    finite = xp.isfinite(norm)
+    finite = finite if loss is None else xp.isfinite(loss) & finite
+    return norm, finite if alive is None else alive & finite
 
 
 def _norm(xp: Namespace, vector: Vector) -> Array:

@@ -9,6 +9,7 @@ This package is the only place that names an array library, and imports one only
 """
 
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -82,6 +83,7 @@ class Report(NamedTuple):
     version: str | None
     devices: list[str]
     problem: str | None
+    details: Sequence[str] = ()
 
 
 def examine() -> list[Report]:
@@ -90,10 +92,11 @@ def examine() -> list[Report]:
     for library in LIBRARIES:
         try:
             _open(library)
-            devices, problem = list(_library(library).devices()), None
+            module = _library(library)
+            devices, problem, details = list(module.devices()), None, list(getattr(module, "details", list)())
         except BackendError as error:
-            devices, problem = [], str(error)
-        reports.append(Report(library, library_version(library), devices, problem))
+            devices, problem, details = [], str(error), []
+        reports.append(Report(library, library_version(library), devices, problem, details))
     return reports
 
 

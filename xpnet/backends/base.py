@@ -1,12 +1,15 @@
 """What a backend is: where arrays are born, how they come home, and four seams where a library may do better."""
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from importlib import import_module
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from xpnet.arrays import Array, Namespace, Vector, describe, each
+from xpnet.backends.dense import Dense
+from xpnet.errors import BackendError
 from xpnet.parameters import Window, split
 
 Rule: TypeAlias = Callable[..., tuple[Array, ...]]
@@ -39,6 +42,8 @@ class Backend:
 
     flat = True
     """Whether a compiled step carries θ as one vector (else as the tuple of its windows)."""
+    fuses = False
+    """Whether linear layers in a row are better handed to `dense` than computed layer by layer."""
 
     def __init__(self, name: str, xp: Namespace, device: Any, reason: str = "asked for by name") -> None:
         self.name, self.xp, self.device, self.reason = name, xp, device, reason
@@ -73,6 +78,33 @@ class Backend:
 
     def synchronize(self) -> None:
         """Wait until the device has done all it was asked."""
+
+    def describe(self) -> str:
+        """Say in a line what computes: the device, and where it is known its name and memory."""
+        return str(self.device)
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions of what lies beneath the library: driver, toolkit."""
+        return {}
+
+    def memory(self) -> int | None:
+        """Return the bytes that the library holds on the device, None if it does not say."""
+        return None
+
+    def with_matmul(self, precision: str) -> "Backend":
+        """Return a backend that multiplies float32 matrices as "float32", or on CuPy as "tf32" or "bfloat16"."""
+        if precision != "float32":
+            raise BackendError(f'{self.name} multiplies in the precision of its arrays: "{precision}" needs cupy')
+        return self
+
+    @cached_property
+    def dense(self) -> Dense:
+        """Linear layers in a row: product, bias, ReLU and their gradients."""
+        return Dense(self)
+
+    def native(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return this library's own form of a function of arrays; most have none, and the function itself serves."""
+        return function
 
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """Return a @ b, written into `out` if this library can."""

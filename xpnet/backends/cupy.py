@@ -1,40 +1,127 @@
-"""CuPy, on a CUDA GPU: believed only after it has computed something."""
+"""CuPy, on a CUDA GPU: believed only after it has computed something.
 
-from collections.abc import Sequence
-from functools import lru_cache
+What is done here and not by CuPy itself is in `xpnet/backends/cuda/`: rules and reductions as kernels, products by
+cuBLASLt, K steps as one graph.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property, lru_cache
+from importlib import import_module
 from typing import Any
 
 try:
     import array_api_compat.cupy as xp
     import cupy
 except ImportError:
-    cupy = None
+    cupy = xp = None
 
 import numpy as np
 
-from xpnet.arrays import Array
-from xpnet.backends.base import InPlaceBackend
+from xpnet.arrays import Array, Namespace
+from xpnet.backends.base import Apply, InPlaceBackend, Rule, Run, Step
+from xpnet.backends.cuda import cublaslt, detect
+from xpnet.backends.cuda.dense import FusedDense
+from xpnet.backends.cuda.graph import Steps
+from xpnet.backends.cuda.kernels import Kernels
+from xpnet.backends.cuda.products import Products
+from xpnet.backends.cuda.symbols import TraceError
 from xpnet.errors import BackendError
+
+NATIVE = {
+    "xpnet.data.gather": "gather",
+    "xpnet.losses.cross_entropy": "cross_entropy",
+    "xpnet.optimizers.measure": "measure",
+    "xpnet.random.bernoulli": "bernoulli",
+}
+"""Functions of arrays that have a kernel of their own."""
 
 
 class CupyBackend(InPlaceBackend):
-    """CuPy on one GPU."""
+    """CuPy on one GPU, which stays this thread's current one. Sums have one order: two runs give the same bits."""
 
-    def __init__(self, device: Any, reason: str = "asked for by name") -> None:
-        super().__init__("cupy", xp, device, reason)
+    fuses = True
+
+    def __init__(
+        self,
+        device: Any,
+        reason: str = "asked for by name",
+        precision: str = "float32",
+        library: Any = cupy,
+        namespace: Namespace = xp,
+    ) -> None:
+        super().__init__("cupy", namespace, device, reason)
+        self.cupy, self.precision = library, precision
+
+    def with_matmul(self, precision: str) -> "CupyBackend":
+        """Return this GPU with float32 matrices multiplied as "float32", "tf32" (10 bits) or "bfloat16" (7 bits).
+
+        θ, the optimizer's state and all sums stay float32; float64 is always multiplied as float64.
+        """
+        if precision not in cublaslt.COMPUTE:
+            raise BackendError(f'unknown precision "{precision}": choose one of {", ".join(cublaslt.COMPUTE)}')
+        chosen = type(self)(self.device, self.reason, precision, self.cupy, self.xp)
+        if precision != "float32" and chosen.products is None:
+            raise BackendError(f'matmul="{precision}" needs cuBLASLt, which could not be loaded: run `xpnet doctor`')
+        return chosen
+
+    @cached_property
+    def kernels(self) -> Kernels:
+        """Kernels of our own."""
+        return Kernels(self.cupy)
+
+    @cached_property
+    def products(self) -> Products | None:
+        """Products by cuBLASLt, None if it cannot be loaded; CuPy's own then serve, and cannot be captured."""
+        try:
+            return Products(self.cupy, self.precision)
+        except BackendError:
+            return None
+
+    @cached_property
+    def dense(self) -> Any:
+        """Linear layers in a row."""
+        return super().dense if self.products is None else FusedDense(self)
+
+    @cached_property
+    def capture_stream(self) -> Any:
+        """The stream on which graphs are captured, with what kernels on it share made beforehand."""
+        stream = self.cupy.cuda.Stream(non_blocking=True)
+        with stream:
+            self.kernels.prepare()
+            if self.products is not None:
+                self.products.workspace(stream.ptr)
+        stream.synchronize()
+        return stream
 
     def _place(self, host: np.ndarray, copy: bool | None) -> Array:
+        with self.device, self.memory_errors():
+            return self.cupy.asarray(host)  # by way of pinned memory, where there is enough of it
+
+    def describe(self) -> str:
+        """Name, compute capability and memory of the GPU."""
+        return detect.describe_device(self.cupy, self.device.id)
+
+    def versions(self) -> dict[str, str]:
+        """Driver, CUDA runtime, cuBLASLt."""
+        runtime = self.cupy.cuda.runtime
+        lt = {} if self.products is None else {"cublasLt": str(self.products.lt.version)}
+        numbers = {"driver": runtime.driverGetVersion(), "CUDA": runtime.runtimeGetVersion()}
+        return {name: detect.version(number) for name, number in numbers.items()} | lt
+
+    def memory(self) -> int:
+        """Return what CuPy's memory pool holds of this GPU, in bytes."""
         with self.device:
-            return cupy.asarray(host)
+            return int(self.cupy.get_default_memory_pool().total_bytes())
 
     def asnumpy(self, array: Array) -> np.ndarray:
         """Copy an array to the host, waiting for it."""
-        home: np.ndarray = cupy.asnumpy(array)
+        home: np.ndarray = self.cupy.asnumpy(array)
         return home
 
     def owns(self, array: Array) -> bool:
         """Whether this is a CuPy array on this GPU."""
-        return isinstance(array, cupy.ndarray) and array.device == self.device
+        return isinstance(array, self.cupy.ndarray) and array.device == self.device
 
     def synchronize(self) -> None:
         """Wait until the GPU has done all it was asked."""
@@ -42,53 +129,84 @@ class CupyBackend(InPlaceBackend):
 
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """Return a @ b, in `out` if one is given."""
-        return cupy.matmul(a, b, out=out)
+        product = None if self.products is None else self.products.multiply(a, b, out)
+        return self.cupy.matmul(a, b, out=out) if product is None else product
+
+    def native(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function's own kernel, which leaves to the plain form what it was not made for."""
+        name = f"{getattr(function, '__module__', '')}.{getattr(function, '__name__', '')}"
+        own = getattr(self.kernels, NATIVE.get(name, ""), None)
+        if own is None:
+            return function
+
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            result = None if keywords else own(*arguments)
+            return function(*arguments, **keywords) if result is None else result
+
+        return call
+
+    def _map(self, rule: Rule) -> Apply:
+        plain, kernels = super()._map(rule), self.kernels
+
+        def apply(
+            state: tuple[Array, ...], inputs: tuple[Array, ...], scalars: Sequence[Any], gate: Array | None = None
+        ) -> tuple[Array, ...]:
+            try:
+                kernel = kernels.rule(rule, len(state), len(inputs), len(scalars))
+            except TraceError:
+                return plain(state, inputs, scalars, gate)
+            if not self.owns(scalars):
+                scalars = self.asarray(np.asarray(scalars, dtype=state[0].dtype))
+            kernel(*inputs, scalars, (kernels.true if gate is None else gate).reshape(1), *state)
+            return state
+
+        return apply
+
+    def compile(self, step: Step) -> Run:
+        """Make K steps one CUDA graph, launched at once; step by step if they cannot be captured, with a warning."""
+        return Steps(self, step)
+
+    @contextmanager
+    def memory_errors(self) -> Iterator[None]:
+        """Say of an allocation that failed how much was asked, how much is free, and what to lower."""
+        try:
+            yield
+        except MemoryError as error:
+            free, total = self.cupy.cuda.runtime.memGetInfo()
+            asked = detect.mib(getattr(error, "_size", 0))
+            raise BackendError(
+                f"the GPU's memory is full: {asked} asked for, {detect.mib(free)} of {detect.mib(total)} free: "
+                "lower batch_size, use a smaller network, or end what nvidia-smi lists"
+            ) from error
 
 
 def connect(device: str) -> CupyBackend:
-    """Return the backend for a GPU by its number, the first if none is named, after a trial."""
+    """Return the backend for a GPU by its number, the first if none is named, after a trial; it becomes the current."""
     names = devices()
     if device and device not in names:
         raise BackendError(f'CuPy has no device "{device}" here: choose one of {names}')
+    detect.check_libraries(cupy, import_module("cupy_backends.cuda.libs"))
+    detect.check_device(cupy, int(device or 0))
     chosen = cupy.cuda.Device(int(device or 0))
-    try:
-        with chosen:
-            product = cupy.ones((8, 8), dtype="float32") @ (cupy.ones((8, 8), dtype="float32") + 1)
-            trial = float(product.sum())
-    except Exception as error:
-        raise BackendError(f"the GPU failed a trial computation ({_first_line(error)}): run `xpnet doctor`") from None
-    if trial != 1024.0:
-        raise BackendError(f"the GPU computed {trial} where 1024.0 is right: check its health with nvidia-smi")
+    chosen.use()
     return CupyBackend(chosen)
 
 
 def of(array: Array) -> CupyBackend:
     """Return the backend of a CuPy array."""
-    return _on(array.device)
+    return _of(array.device.id)
 
 
-@lru_cache
-def _on(device: Any) -> CupyBackend:
-    """Return one backend for a device, always the same, since it keeps its mapped rules."""
-    return CupyBackend(device, "the array's own library")
+@lru_cache(maxsize=16)
+def _of(number: int) -> CupyBackend:
+    return CupyBackend(cupy.cuda.Device(number), "the array's own library")
 
 
 def devices() -> Sequence[str]:
     """Return the numbers of the GPUs that the driver shows; BackendError says what is missing and how to get it."""
-    if cupy is None:
-        raise BackendError("CuPy is not installed: pip install 'xpnet[cuda13]' (or cuda12)")
-    try:
-        if cupy.cuda.runtime.driverGetVersion() == 0:
-            raise BackendError('no CUDA driver was found: install NVIDIA\'s driver, or use backend="auto"')
-        count = cupy.cuda.runtime.getDeviceCount()
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        raise BackendError(
-            f"no CUDA device answered ({_first_line(error)}): check the driver with nvidia-smi"
-        ) from None
-    if not count:
-        raise BackendError("the CUDA driver shows no device: check nvidia-smi and CUDA_VISIBLE_DEVICES")
-    return [str(k) for k in range(count)]
+    return [str(k) for k in range(detect.count_devices(cupy))]
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+def details() -> Sequence[str]:
+    """Return a line about each GPU: name, compute capability, driver, memory."""
+    return [detect.describe_device(cupy, int(number)) for number in devices()]

@@ -67,7 +67,7 @@ def _read(path: Path, sha256: str | None = None) -> np.ndarray:
             head = gzip.decompress(content, LONGEST_HEADER)
             rest = min(max(_layout(head)[2] - len(head), 0) + 1, sys.maxsize)  # one byte more would be too long
             content = head + gzip.decompress(gzip.unconsumed_tail, rest)
-            if not gzip.eof:
+            if not gzip.eof or gzip.unused_data:
                 raise ValueError("it is cut short, or longer than its header says")
         dtype, shape, length = _layout(content)
         if len(content) != length:

@@ -7,6 +7,7 @@ from functools import cached_property
 from xpnet.arrays import Array
 from xpnet.errors import ShapeError
 from xpnet.layers.base import Context, Layer, Params, Pullback
+from xpnet.layers.fused import Slot, fuse
 from xpnet.parameters import Parameter, Shape
 
 
@@ -54,19 +55,25 @@ class Sequential(Layer):
         return shape
 
     @cached_property
-    def _slots(self) -> tuple[tuple[Layer, slice], ...]:
-        """Each child with the part of `params` that is its own."""
+    def _slots(self) -> tuple[Slot, ...]:
+        """Each child with its number and the part of `params` that is its own."""
         slots, start = [], 0
-        for layer in self.layers:
+        for k, layer in enumerate(self.layers):
             stop = start + len(layer.parameters())
-            slots.append((layer, slice(start, stop)))
+            slots.append((k, layer, slice(start, stop)))
             start = stop
         return tuple(slots)
+
+    @cached_property
+    def _fused_slots(self) -> tuple[Slot, ...]:
+        """The same, with linear layers in a row as one, for backends that compute them so."""
+        return fuse(self._slots)
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Pullback]:
         """Run the children in order, keep their pullbacks on a tape, and run that backwards."""
         tape: list[tuple[Pullback, slice]] = []
-        for k, (layer, own) in enumerate(self._slots):
+        fused = ctx.backend.fuses and ctx.watch is None
+        for k, layer, own in self._fused_slots if fused else self._slots:
             child = ctx.at(k)
             x, pullback = layer.forward(params[own], x, child)
             tape.append((pullback, own))

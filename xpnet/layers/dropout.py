@@ -25,7 +25,7 @@ class Dropout(Layer):
         """Return x with some elements dropped and the others scaled up, and the pullback."""
         if not ctx.training or self.p == 0.0:
             return x, lambda dy, need_dx=True, out=(): (dy, ())
-        dropped = bernoulli(ctx.xp, x.shape, self.p, ctx.key, ctx.path, ctx.device)
+        dropped = ctx.backend.native(bernoulli)(ctx.xp, x.shape, self.p, ctx.key, ctx.path, ctx.device)
         factor = ctx.xp.astype(~dropped, x.dtype)
         factor *= 1.0 / (1.0 - self.p)
 

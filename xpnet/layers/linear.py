@@ -53,12 +53,12 @@ class Linear(Layer):
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Pullback]:
         """Return x W + b and its pullback."""
         xp, matmul, weight = ctx.xp, ctx.backend.matmul, params[0]
-        y = x @ weight  # (N, O)
+        y = matmul(x, weight)  # (N, O)
         if self.bias:
             y += params[1]
 
         def backward(dy: Array, need_dx: bool = True, out: Params = (None, None)) -> tuple[Array | None, Params]:
-            dx = dy @ weight.T if need_dx else None  # (N, I)
+            dx = matmul(dy, weight.T) if need_dx else None  # (N, I)
             dweight = matmul(x.T, dy, out=out[0])  # (I, O)
             return dx, (dweight, xp.sum(dy, axis=0)) if self.bias else (dweight,)
 

@@ -1,0 +1,86 @@
+"""From raw times to figures: medians, spreads, ratios in the same run, slopes."""
+
+import math
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+Case = dict[str, Any]
+
+
+def spread(values: Sequence[float]) -> tuple[float, float]:
+    """Return the least and the greatest."""
+    return min(values), max(values)
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Return how long ours takes in terms of theirs: the median over the rounds, each divided by its own neighbour."""
+    return median(a / b for a, b in zip(ours, theirs, strict=False))
+
+
+def slope(points: Sequence[tuple[float, float]]) -> float:
+    """Return k of y ∝ xᵏ by least squares on the logarithms; NaN if there is no such line."""
+    logs = [(math.log(x), math.log(y)) for x, y in points if x > 0 and y > 0]
+    if len(logs) < 2 or len({x for x, _ in logs}) < 2:
+        return math.nan
+    mx, my = (sum(column) / len(logs) for column in zip(*logs, strict=True))
+    return sum((x - mx) * (y - my) for x, y in logs) / sum((x - mx) ** 2 for x, _ in logs)
+
+
+def kind(name: str) -> str:
+    """Return `xpnet`, `floor` or `peer`."""
+    head = name.partition("-")[0]
+    return head if head in ("xpnet", "floor") else "peer"
+
+
+def seconds(case: Case, name: str) -> list[float]:
+    """Return a contender's steady epochs, nothing if it did not take part."""
+    found: list[float] = case["contenders"].get(name, {}).get("seconds", [])
+    return found
+
+
+def fastest(case: Case, names: Sequence[str]) -> str | None:
+    """Return who of these has the smallest median."""
+    present = [name for name in names if seconds(case, name)]
+    return min(present, key=lambda name: median(seconds(case, name)), default=None)
+
+
+def of_kind(case: Case, wanted: str) -> list[str]:
+    """Return the contenders of one kind."""
+    return [name for name in case["contenders"] if kind(name) == wanted]
+
+
+def pytorch(case: Case) -> str | None:
+    """Return PyTorch, flushed or not, whichever is faster: the peer that the others are compared with."""
+    return fastest(case, ("torch-flush", "torch"))
+
+
+def against(case: Case, ours: str | None, theirs: str | None) -> float | None:
+    """Return the ratio of two contenders of a case, None if one is missing."""
+    if ours is None or theirs is None or not seconds(case, ours) or not seconds(case, theirs):
+        return None
+    return ratio(seconds(case, ours), seconds(case, theirs))
+
+
+def suspicious(case: Case) -> list[str]:
+    """Return whose training loss is far from the others' after the same number of epochs: not the same training."""
+    losses = {name: result["losses"] for name, result in case["contenders"].items() if kind(name) != "floor"}
+    last = min(map(len, losses.values()), default=0) - 1
+    if last < 0:
+        return []
+    middle = median(loss[last] for loss in losses.values())
+    return [name for name, loss in losses.items() if not middle / 1.5 <= loss[last] <= middle * 1.5]
+
+
+def memory(case: Case, name: str) -> float | None:
+    """Return the peak of memory above the imports, in terms of what the task must hold."""
+    found = case["contenders"].get(name, {}).get("memory")
+    return (found["peak"] - found["baseline"]) / case["expected_bytes"] if found else None
+
+
+def growth_slopes(points: Sequence[dict[str, Any]]) -> tuple[float, float]:
+    """Return the slopes of epoch time and of memory."""
+    return (
+        slope([(p["x"], median(p["seconds"])) for p in points]),
+        slope([(p["x"], p["bytes"]) for p in points]),
+    )

@@ -1,0 +1,273 @@
+"""Callbacks, early stopping, history, the bar, Ctrl-C."""
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+import xpnet as xn
+from xpnet.errors import NonFiniteError
+from xpnet.history import History, Stopwatch
+
+X = np.random.default_rng(0).normal(size=(12, 3)).astype("float32")
+Y = np.arange(12) % 2
+NET = xn.Sequential(xn.Linear(3, 4), xn.Tanh(), xn.Linear(4, 2))
+
+
+def classifier(backend="numpy", lr=0.1):
+    return xn.Model(NET, xn.cross_entropy, xn.SGD(lr), backend=backend)
+
+
+class Recorder(xn.Callback):
+    """Note every call, and what θ was; say True when told to."""
+
+    def __init__(self, name="", log=None, stop_after=None):
+        self.name, self.log, self.stop_after, self.thetas = name, [] if log is None else log, stop_after, []
+
+    def on_train_begin(self, model):
+        self.log.append(f"{self.name}begin")
+
+    def on_epoch_end(self, model, history):
+        self.thetas.append(np.array(model.backend.asnumpy(model.theta)))
+        self.log.append(f"{self.name}epoch {history['epoch'][-1]}")
+        return self.stop_after == len(self.thetas)
+
+    def on_train_end(self, model, history):
+        self.log.append(f"{self.name}end")
+
+
+class Script(xn.Callback):
+    """Write given numbers into the history."""
+
+    def __init__(self, name, values):
+        self.name, self.values = name, iter(values)
+
+    def on_epoch_end(self, model, history):
+        history.add(**{self.name: next(self.values)})
+
+
+def test_callbacks_are_called_in_order():
+    log = []
+    classifier().fit(X, Y, epochs=2, callbacks=[Recorder("a ", log), Recorder("b ", log)])
+    assert log == ["a begin", "b begin", "a epoch 1", "b epoch 1", "a epoch 2", "b epoch 2", "a end", "b end"]
+
+
+def test_a_callback_that_returns_true_stops_training_after_all_have_been_called():
+    log = []
+    history = classifier().fit(X, Y, epochs=5, callbacks=[Recorder("a ", log, stop_after=2), Recorder("b ", log)])
+    assert log[-4:] == ["a epoch 2", "b epoch 2", "a end", "b end"]
+    assert history["epoch"] == [1, 2]
+    assert history.stopped == "Recorder asked for it"
+
+
+# Early stopping
+
+
+@pytest.mark.parametrize(
+    ("settings", "values", "epochs", "best"),
+    [
+        ({"monitor": "val_loss", "patience": 2}, [3.0, 2.0, 2.5, 2.0, 0.0], 4, 2),
+        ({"monitor": "val_loss", "patience": 1}, [3.0, 2.0, 1.0, 1.0, 0.0], 4, 3),
+        ({"monitor": "val_accuracy", "patience": 2}, [0.5, 0.9, 0.8, 0.7, 1.0], 4, 2),
+        ({"monitor": "val_r2", "patience": 1}, [-1.0, 0.5, 0.4, 1.0, 1.0], 3, 2),
+        ({"monitor": "gain", "patience": 1, "mode": "max"}, [1.0, 2.0, 1.5, 9.0, 9.0], 3, 2),
+        ({"monitor": "accuracy_loss", "patience": 1}, [1.0, 2.0, 1.5, 9.0, 9.0], 2, 1),
+        ({"monitor": "val_loss", "patience": 2, "min_delta": 0.5}, [3.0, 2.7, 2.6, 0.0, 0.0], 3, 1),
+        ({"monitor": "val_loss", "patience": 2}, [3.0, np.nan, np.nan, 0.0, 0.0], 3, 1),
+    ],
+)
+def test_early_stopping_waits_and_puts_the_best_theta_back(settings, values, epochs, best):
+    watch = settings["monitor"]
+    recorder, early = Recorder(), xn.EarlyStopping(**settings)
+    model = classifier()
+    history = model.fit(X, Y, epochs=5, callbacks=[Script(watch, values), recorder, early])
+    assert len(history["epoch"]) == epochs
+    assert (early.best_epoch, early.best) == (best, values[best - 1])
+    assert history.stopped == f"{watch} has not improved since epoch {best}"
+    assert np.array_equal(model.theta, recorder.thetas[best - 1])
+    assert not np.array_equal(model.theta, recorder.thetas[-1])
+
+
+def test_early_stopping_on_every_backend(backend):
+    recorder, early = Recorder(), xn.EarlyStopping("score", patience=2)
+    model = classifier(backend)
+    model.fit(X, Y, epochs=9, callbacks=[Script("score", [2.0, 1.0, 3.0, 3.0]), recorder, early])
+    assert np.array_equal(backend.asnumpy(model.theta), recorder.thetas[1])
+    model.fit(X, Y, epochs=1, callbacks=[recorder])
+    assert not np.array_equal(backend.asnumpy(model.theta), recorder.thetas[1])
+
+
+def test_early_stopping_may_leave_the_last_theta():
+    recorder, early = Recorder(), xn.EarlyStopping("score", patience=1, restore_best=False)
+    model = classifier()
+    model.fit(X, Y, epochs=9, callbacks=[Script("score", [1.0, 2.0]), recorder, early])
+    assert np.array_equal(model.theta, recorder.thetas[1])
+
+
+def test_the_best_theta_is_put_back_also_if_patience_never_ran_out():
+    recorder, early = Recorder(), xn.EarlyStopping("score", patience=9)
+    model = classifier()
+    history = model.fit(X, Y, epochs=3, callbacks=[Script("score", [2.0, 1.0, 3.0]), recorder, early])
+    assert np.array_equal(model.theta, recorder.thetas[1])
+    assert history.stopped is None
+
+
+def test_early_stopping_forgets_an_earlier_run():
+    early = xn.EarlyStopping("score", patience=1)
+    classifier().fit(X, Y, epochs=2, callbacks=[Script("score", [0.0, 1.0]), early])
+    history = classifier().fit(X, Y, epochs=2, callbacks=[Script("score", [9.0, 8.0]), early])
+    assert history.stopped is None
+    assert (early.best, early.best_epoch) == (8.0, 2)
+
+
+def test_early_stopping_with_a_monitor_that_nobody_records():
+    with pytest.raises(
+        ValueError, match=r'^EarlyStopping watches "val_loss", recorded are epoch, loss, .*: pass validation=$'
+    ):
+        classifier().fit(X, Y, callbacks=[xn.EarlyStopping()])
+    with pytest.raises(ValueError, match=r'^EarlyStopping: mode must be "min" or "max", got .least.$'):
+        xn.EarlyStopping(mode="least")
+    with pytest.raises(ValueError, match=r"^EarlyStopping: patience must be at least 1, got 0$"):
+        xn.EarlyStopping(patience=0)
+
+
+# History
+
+
+def test_history_is_a_dict_of_lists_and_says_how_the_last_epoch_went():
+    history = History()
+    history.add(epoch=1, loss=1.0)
+    history.add(epoch=2, loss=0.123456, accuracy=0.5)
+    assert history == {"epoch": [1, 2], "loss": [1.0, 0.123456], "accuracy": [0.5]}
+    assert history.last() == "loss=0.1235, accuracy=0.5"
+    assert History().last() == ""
+
+
+def test_seconds_are_of_training_alone():
+    class Slow(xn.Callback):
+        def on_epoch_end(self, model, history):
+            time.sleep(0.2)
+
+    assert max(classifier().fit(X, Y, epochs=2, callbacks=[Slow()])["seconds"]) < 0.2
+
+
+def test_a_stopwatch_adds_up():
+    watch = Stopwatch()
+    for _ in range(2):
+        with watch:
+            time.sleep(0.02)
+        time.sleep(0.02)
+    assert 0.04 <= watch.seconds < 0.06 + 0.5
+
+
+# The bar
+
+
+def test_nothing_is_shown_unless_a_person_watches(capsys):
+    classifier().fit(X, Y)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_bar_shows_loss_metrics_and_speed(capsys):
+    model = xn.Model(NET, xn.cross_entropy, xn.SGD(0.1), backend="numpy", metrics=["accuracy"])
+    history = model.fit(X, Y, epochs=2, batch_size=5, validation=4, progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("training on numpy cpu, asked for by name\n")
+    for number in range(2):
+        line = [line for line in err.replace("\n", "\r").split("\r") if f"epoch {number + 1}/2" in line][-1]
+        assert "8.00/8.00" in line
+        assert "samples/s" in line
+        for key in ("loss", "accuracy", "val_loss", "val_accuracy"):
+            assert f"{key}={history[key][number]:.4g}" in line
+    assert err.endswith("\n")
+
+
+def test_the_bar_is_closed_when_training_fails(capsys):
+    from tqdm import tqdm
+
+    with pytest.raises(NonFiniteError) as caught:  # the error's traceback keeps the bar from being collected
+        classifier(lr=1e38).fit(X, Y, epochs=2, batch_size=2, progress=True)
+    assert capsys.readouterr().err.endswith("\n")
+    assert caught.value
+    assert not [bar for bar in getattr(tqdm, "_instances", ()) if not bar.disable]
+
+
+# Ctrl-C
+
+
+def interrupting(*steps):
+    """A learning rate that presses Ctrl-C before these steps."""
+
+    left = set(steps)
+
+    def schedule(step):
+        if step in left:
+            left.remove(step)
+            os.kill(os.getpid(), signal.SIGINT)
+        return 0.1
+
+    return schedule
+
+
+@pytest.fixture(autouse=True)
+def _the_handler_is_put_back():
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    after = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
+    assert after is before
+
+
+def test_ctrl_c_within_an_epoch_stops_after_the_steps_under_way(backend):
+    model, recorder = classifier(backend, interrupting(150)), Recorder()
+    x, y = np.tile(X, (50, 1)), np.tile(Y, 50)  # 300 steps an epoch, 60 a call
+    history = model.fit(x, y, epochs=3, batch_size=2, callbacks=[recorder])
+    assert history.stopped == "Ctrl-C"
+    assert dict(history) == {}
+    assert recorder.log == ["begin", "end"]
+    assert (model.state.t, model.epoch) == (180, 0)
+    assert np.all(np.isfinite(model.predict(X)))
+    again = model.fit(X, Y, epochs=1)  # and the model goes on
+    assert (again["epoch"], again.stopped) == ([1], None)
+
+
+def test_ctrl_c_in_the_last_steps_of_an_epoch_keeps_the_epoch():
+    model, recorder = classifier(lr=interrupting(5)), Recorder()
+    history = model.fit(X, Y, epochs=3, batch_size=2, validation=(X, Y), callbacks=[recorder])
+    assert (history["epoch"], len(history["val_loss"]), history.stopped) == ([1], 1, "Ctrl-C")
+    assert recorder.log == ["begin", "epoch 1", "end"]
+    assert model.state.t == 6
+
+
+def test_ctrl_c_between_epochs_does_no_further_step():
+    class Press(xn.Callback):
+        def on_epoch_end(self, model, history):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    model = classifier()
+    history = model.fit(X, Y, epochs=3, batch_size=2, callbacks=[Press()])
+    assert (history["epoch"], history.stopped, model.state.t) == ([1], "Ctrl-C", 6)
+
+
+def test_ctrl_c_lets_early_stopping_put_the_best_back():
+    recorder = Recorder()
+    model = classifier(lr=interrupting(3))
+    model.fit(X, Y, epochs=9, callbacks=[Script("score", [1.0, 2.0, 3.0, 4.0]), recorder, xn.EarlyStopping("score")])
+    assert len(recorder.thetas) == 4
+    assert np.array_equal(model.theta, recorder.thetas[0])
+
+
+def test_a_second_ctrl_c_raises():
+    with pytest.raises(KeyboardInterrupt):
+        classifier(lr=interrupting(2, 4)).fit(X, Y, batch_size=2)
+
+
+def test_the_handler_is_put_back_after_an_error():
+    def fails(step):
+        raise RuntimeError("no rate today")
+
+    with pytest.raises(RuntimeError, match="no rate today"):
+        classifier(lr=fails).fit(X, Y)

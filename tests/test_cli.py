@@ -1,0 +1,59 @@
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+import xpnet as xn
+from xpnet.cli import main
+
+
+def test_doctor_prints_every_backend(capsys, monkeypatch):
+    monkeypatch.delenv("XPNET_BACKEND", raising=False)
+    assert main(["doctor"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    lines = out.splitlines()
+    assert lines[0].startswith(f"xpnet {version('xpnet')}, Python {sys.version.split()[0]}, ")
+    rows = {line.split()[0]: line for line in lines[2:7]}
+    assert list(rows) == ["numpy", "cupy", "torch", "jax", "strict"]
+    usable = xn.available_backends()
+    for name, row in rows.items():
+        assert ("not usable" in row) == (name not in usable)
+        if name in usable:
+            assert row.endswith(f"usable      {', '.join(usable[name])}")
+            assert row.split()[1] == xn.backend(name).version
+        else:
+            assert ":" in row.partition("not usable")[2]  # the problem, and after the colon the remedy
+    chosen = xn.backend("auto")
+    assert lines[-1] == f"used by default: {chosen.name} on {chosen.device}, {chosen.reason}"
+
+
+def test_doctor_with_a_backend_that_nobody_knows(capsys, monkeypatch):
+    monkeypatch.setenv("XPNET_BACKEND", "abacus")
+    assert main(["doctor"]) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    known = "choose one of auto, numpy, cupy, torch, jax, strict"
+    assert last == f'XPNET_BACKEND cannot be used: unknown backend "abacus": {known}'
+
+
+def test_doctor_with_a_chosen_backend(capsys, monkeypatch):
+    monkeypatch.setenv("XPNET_BACKEND", "strict:device1")
+    assert main(["doctor"]) == 0
+    assert "used by default: strict on array_api_strict.Device('device1'), asked for by name" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("arguments", "status"), [([], 2), (["nonsense"], 2), (["--version"], 0), (["--help"], 0)])
+def test_other_arguments(arguments, status, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == status
+    out, err = capsys.readouterr()
+    assert (out if status == 0 else err).startswith(("usage: xpnet", f"xpnet {version('xpnet')}"))
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "xpnet", "--version"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"xpnet {version('xpnet')}\n", "")

@@ -1,0 +1,108 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import xpnet as xn
+
+REFUSED = "mnist.py: error: argument"
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run(script, *arguments, **environment):
+    env = {**os.environ, **environment}
+    env.pop("XPNET_BACKEND", None)
+    env |= environment
+    return subprocess.run(
+        [sys.executable, EXAMPLES / script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env=env,
+    )
+
+
+def test_mnist_trains_saves_and_reports(tmp_path):
+    done = run(
+        "mnist.py", "--backend", "numpy", "--epochs", 1, "--layers", "784,32,10", "--seed", 3,
+        "--json", tmp_path / "result.json", "--save", tmp_path / "model.xpnet",
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("numpy on cpu: asked for by name\n")
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert list(result) == [
+        "backend", "device", "versions", "settings", "history", "test_accuracy", "train_seconds", "total_seconds",
+    ]  # fmt: skip
+    assert (result["backend"], result["device"]) == ("numpy", "cpu")
+    assert result["versions"]["numpy"] == np.__version__
+    assert result["settings"] == {
+        "backend": "numpy",
+        "layers": [784, 32, 10],
+        "activation": "relu",
+        "optimizer": "adam",
+        "lr": 4e-3,
+        "epochs": 1,
+        "batch_size": 128,
+        "seed": 3,
+        "save": str(tmp_path / "model.xpnet"),
+        "json": str(tmp_path / "result.json"),
+    }
+    assert {len(values) for values in result["history"].values()} == {1}
+    assert {"loss", "accuracy", "val_loss", "val_accuracy", "max_weight", "gradient_norm"} <= set(result["history"])
+    assert result["test_accuracy"] > 0.9
+    assert 0 < result["train_seconds"] < result["total_seconds"]
+    assert f"test accuracy {100 * result['test_accuracy']:.2f} % after 1 epochs" in done.stdout
+    model = xn.load(tmp_path / "model.xpnet", backend="numpy")
+    _, (images, labels) = xn.datasets.mnist()
+    assert model.evaluate(images, labels)["accuracy"] == pytest.approx(result["test_accuracy"], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--backend", "nonsense"], 1, 'error: unknown backend "nonsense": choose one of auto, numpy, '),
+        (["--backend", "numpy:7"], 1, 'error: NumPy has the device "cpu" alone, not "7"'),
+        (["--layers", "784,x,10"], 2, f"{REFUSED} --layers: invalid sizes value: '784,x,10'"),
+        (["--layers", "100,10"], 2, f"{REFUSED} --layers: MNIST needs 784 inputs and 10 outputs: "),
+        (["--layers", "784,0,10"], 2, f"{REFUSED} --layers: MNIST needs 784 inputs and 10 outputs: "),
+        (["--epochs", "0"], 2, f"{REFUSED} --epochs: must be at least 1"),
+        (["--batch-size", "-5"], 2, f"{REFUSED} --batch-size: must be at least 1"),
+        (["--lr", "0"], 2, f"{REFUSED} --lr: must be above 0"),
+        (["--lr", "nan"], 2, f"{REFUSED} --lr: must be above 0"),
+        (["--seed", "-1"], 2, f"{REFUSED} --seed: must be at least 0"),
+        (["--save", "/no/folder/x"], 2, f"{REFUSED} --save: cannot write /no/folder/x: no such folder, or not yours"),
+        (["--json", "/"], 2, f"{REFUSED} --json: cannot write /: no such folder, or not yours"),
+        (
+            ["--backend", "numpy", "--layers", "784,16,16,10", "--optimizer", "sgd", "--lr", "1e20", "--epochs", "1"],
+            1,
+            "error: loss became ",
+        ),
+    ],
+)  # fmt: skip
+def test_mnist_refuses_in_one_line_and_before_training(arguments, status, message):
+    done = run("mnist.py", *arguments)
+    assert done.returncode == status
+    assert done.stderr.splitlines()[-1].startswith(message)
+    assert "Traceback" not in done.stderr
+    assert status == 2 or len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["numpy", pytest.param("strict", marks=pytest.mark.slow)])
+def test_theta_solves_two_spirals_by_hand_and_by_scipy(name):
+    pytest.importorskip("scipy", reason="the example's second half is SciPy's L-BFGS, and SciPy is not installed")
+    done = run("theta.py", name)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert [line.split("step ")[1].split()[0] for line in lines[:-1]] == ["0", "1000", "2000", "3000", "4000"]
+    losses = [float(line.split("loss ")[1].split()[0]) for line in lines]
+    accuracies = [float(line.split()[-1]) for line in lines]
+    assert losses[0] > 0.5
+    assert accuracies[0] < 0.7
+    assert accuracies[-2] > 0.95
+    assert losses[-1] < 0.01
+    assert accuracies[-1] == 1.0

@@ -1,0 +1,1 @@
+"""What the CuPy backend is made of; none of it is imported before CuPy is asked for."""

@@ -1,0 +1,168 @@
+"""Kernels of our own: rules, the gradient's norm, cross-entropy, batches, dropout masks.
+
+Each does in one launch what the plain form does in several array operations, and is tested against it. `native` in the
+backend finds them by the name of the plain form.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from xpnet.arrays import Array
+from xpnet.backends.base import Rule
+from xpnet.backends.cuda import sources
+from xpnet.backends.cuda.symbols import Program, trace
+from xpnet.random import digest
+
+BLOCKS, THREADS = 1024, 256
+"""The largest grid, and the threads of a block: fixed, so that sums have one order on every GPU."""
+
+
+def rule_parameters(program: Program) -> tuple[str, str]:
+    """Return the parameters of a rule's kernel, as CuPy writes them: inputs, and state that is read and overwritten."""
+    inputs, state = (
+        [f"T {c}{k}" for k in range(len(kind))] for c, kind in (("x", program.inputs), ("s", program.state))
+    )
+    return ", ".join([*inputs, "raw T scalars, raw bool alive"]), ", ".join(state)
+
+
+def collect_kernel(count: int) -> tuple[str, str, str]:
+    """Return parameters and operation of the kernel that writes one step's `count` results into column k of K."""
+    inputs = ", ".join([*(f"raw T r{k}" for k in range(count)), "int32 column, int32 columns"])
+    lines = "".join(f"out[{k} * columns + column] = r{k}[0];\n" for k in range(count))
+    return inputs, "raw T out", lines
+
+
+class Kernels:
+    """The kernels of one GPU, compiled when they are first used."""
+
+    def __init__(self, cupy: Any) -> None:
+        self.cupy = cupy
+        self._functions: dict[tuple[str, ...], Any] = {}
+        self._rules: dict[tuple[Rule, int, int, int], Any] = {}
+        self._tickets: dict[int, Array] = {}
+
+    def rule(self, rule: Rule, state: int, inputs: int, scalars: int) -> Callable[..., None]:
+        """Return the kernel of a rule, called with inputs, scalars, gate, state; TraceError if it has none."""
+        key = (rule, state, inputs, scalars)
+        if key not in self._rules:
+            program = trace(*key)
+            read, written = rule_parameters(program)
+            self._rules[key] = self._elementwise(read, written, program.body(), f"xpnet_{program.name}")
+        return self._rules[key]  # type: ignore[no-any-return]
+
+    def measure(self, xp: Any, gradient: Array, alive: Array | None, loss: Array | None) -> tuple[Array, Array] | None:
+        """The gradient's 2-norm, and whether it and the loss, and all before them, were finite, as 0-d arrays."""
+        if (
+            isinstance(gradient, tuple)
+            or not _plain(gradient)
+            or getattr(loss, "dtype", gradient.dtype) != gradient.dtype
+        ):
+            return None
+        empty, n = self.cupy.empty, gradient.size
+        norm, now = empty((), dtype=gradient.dtype), empty((), dtype=bool)
+        blocks = min(-(-max(n, 1) // (4 * THREADS)), BLOCKS)
+        partial = empty(blocks, dtype=gradient.dtype)
+        before = self.true if alive is None else alive
+        nothing = np.int64(0)  # a null pointer
+        arguments = (
+            gradient,
+            np.int64(n),
+            before,
+            nothing if loss is None else loss,
+            partial,
+            self._ticket(),
+            norm,
+            now,
+        )
+        self._reduction("measure", gradient.dtype.name)((blocks,), (THREADS,), arguments)
+        return norm, now
+
+    def cross_entropy(self, scores: Array, labels: Array) -> tuple[Array, Array] | None:
+        """Cross-entropy of scores (N, C) and int32 labels (N,): value and gradient."""
+        fits = scores.ndim == 2 and labels.ndim == 1 and scores.shape[0] == labels.shape[0] and scores.size
+        if not fits or not _plain(scores) or not _plain(labels, ("int32",)):
+            return None
+        empty, (n, c) = self.cupy.empty, scores.shape
+        gradient, value = empty((n, c), dtype=scores.dtype), empty((), dtype=scores.dtype)
+        blocks = min(-(-n // (THREADS // 32)), BLOCKS)
+        partial = empty(blocks, dtype=scores.dtype)
+        sizes = np.int64(n), np.int32(c), np.float64(1.0 / n)
+        arguments = (scores, labels, *sizes, gradient, partial, self._ticket(), value)
+        self._reduction("cross_entropy", scores.dtype.name)((blocks,), (THREADS,), arguments)
+        return value, gradient
+
+    def gather(self, xp: Any, x: Array, y: Array, index: Array, dtype: str) -> tuple[Array, Array] | None:
+        """The rows of x, as numbers of `dtype`, and of y that an int32 index names."""
+        kinds = tuple(sources.TYPES)
+        if not (_plain(x, kinds) and _plain(y, kinds) and _plain(index, ("int32",)) and index.size and y.size):
+            return None
+        if x.dtype.kind == "f" and x.dtype.name != dtype:
+            return None
+        batch, width, depth = len(index), x.size // len(x), y.size // len(y)
+        rows = self.cupy.empty((batch, *x.shape[1:]), dtype=dtype)
+        targets = self.cupy.empty((batch, *y.shape[1:]), dtype=y.dtype)
+        blocks = min(-(-(rows.size + targets.size) // THREADS), 16 * BLOCKS)
+        sizes = np.int64(batch), np.int64(width), np.int64(depth)
+        key = ("gather", dtype, x.dtype.name, y.dtype.name)
+        function = self._function(key, lambda: sources.gather(*key[1:]))
+        function((blocks,), (THREADS,), (x, y, index, *sizes, rows, targets))
+        return rows, targets
+
+    def bernoulli(
+        self, xp: Any, shape: tuple[int, ...], p: float, key: Any, purpose: str, device: object
+    ) -> Array | None:
+        """The mask of `xpnet.random.bernoulli`, the same bits."""
+        if isinstance(key, int):
+            key = self.cupy.asarray(np.asarray([key], dtype=np.int32))
+        threshold = min(round(p * 2**32), 2**32 - 1) - 2**31
+        operation = self._elementwise(
+            "raw int32 key, int32 stream, int32 threshold", "bool dropped", sources.MASK_OPERATION, "xpnet_mask"
+        )
+        dropped = self.cupy.empty(shape, dtype=bool)
+        operation(key.reshape(1), digest(purpose, 32) - 2**31, threshold, dropped)
+        return dropped
+
+    def collect(self, results: Sequence[Array], out: Array, column: int) -> None:
+        """Write one step's 0-d results, all of out's dtype, into a column of `out` (R, K)."""
+        operation = self._elementwise(*collect_kernel(len(results)), "xpnet_collect")
+        operation(*(r.reshape(1) for r in results), column, out.shape[1], out.reshape(-1), size=1)
+
+    def prepare(self) -> None:
+        """Make what the kernels of the current stream share."""
+        self._ticket()
+        _ = self.true
+
+    @cached_property
+    def true(self) -> Array:
+        """A 0-d array that is True."""
+        return self.cupy.ones((), dtype=bool)
+
+    def _ticket(self) -> Array:
+        """The counter of a stream; kernels on one stream follow each other, so they can share it."""
+        stream = self.cupy.cuda.get_current_stream().ptr
+        if stream not in self._tickets:
+            self._tickets[stream] = self.cupy.zeros(1, dtype="uint32")
+        return self._tickets[stream]
+
+    def _reduction(self, name: str, dtype: str) -> Any:
+        return self._function((name, dtype), lambda: sources.reductions(dtype))
+
+    def _function(self, key: tuple[str, ...], source: Callable[[], str]) -> Any:
+        if key not in self._functions:
+            module = self.cupy.RawModule(code=source())
+            self._functions[key] = module.get_function(key[0])
+        return self._functions[key]
+
+    def _elementwise(self, read: str, written: str, operation: str, name: str) -> Any:
+        key = (name, read, written, operation)
+        if key not in self._functions:
+            self._functions[key] = self.cupy.ElementwiseKernel(read, written, operation, name, no_return=True)
+        return self._functions[key]
+
+
+def _plain(array: Array, dtypes: Sequence[str] = ("float32", "float64")) -> bool:
+    """Whether an array lies in one piece, row by row, and has one of these dtypes."""
+    return bool(array.flags.c_contiguous) and array.dtype.name in dtypes

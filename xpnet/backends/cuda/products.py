@@ -1,0 +1,116 @@
+"""Products of CuPy's matrices by cuBLASLt: rows for columns, plans kept, results straight into their windows.
+
+cuBLASLt thinks in columns. A matrix that lies row by row is, to it, the transpose; so C = A B is asked for as
+Cᵀ = Bᵀ Aᵀ, which needs no copy. Seen this way the rows of D are the outputs of a layer, which is where cuBLASLt adds a
+bias, and where it keeps ReLU's mask.
+"""
+
+from typing import Any, NamedTuple
+
+from xpnet.arrays import Array
+from xpnet.backends.cuda import cublaslt
+from xpnet.backends.cuda.cublaslt import CublasLt, Plan, Product
+
+
+class Operand(NamedTuple):
+    """How a matrix lies in memory: row by row, or column by column, and how far apart the lines are."""
+
+    rows: int
+    columns: int
+    by_columns: bool
+    ld: int
+
+
+def operand(array: Array) -> Operand | None:
+    """Return how a matrix lies in memory; None if its lines are not contiguous."""
+    (rows, columns), item = array.shape, array.dtype.itemsize
+    down, right = (stride // item for stride in array.strides)
+    if columns == 1 or right == 1:
+        ld = down if rows > 1 else columns
+        if ld >= columns:
+            return Operand(rows, columns, False, ld)
+    if rows == 1 or down == 1:
+        ld = right if columns > 1 else rows
+        if ld >= rows:
+            return Operand(rows, columns, True, ld)
+    return None
+
+
+def alignment(pointer: int) -> int:
+    """Return the largest power of two, at most 256, that divides a pointer."""
+    return min(pointer & -pointer, 256) if pointer else 256
+
+
+def product(
+    a: Array, b: Array, out: Array, pointers: tuple[int, ...], precision: str = "float32", epilogue: int = 1
+) -> Product | None:
+    """Describe out = a b to cuBLASLt, a, b and out lying at `pointers`; None if it cannot be done without a copy."""
+    if not a.dtype == b.dtype == out.dtype or a.dtype.name not in cublaslt.TYPES or 0 in (*a.shape, *b.shape):
+        return None
+    left, right, to = operand(a), operand(b), operand(out)
+    if left is None or right is None or to is None or to.by_columns:
+        return None
+    first, second, d, *rest = map(alignment, pointers)
+    return Product(
+        m=right.columns,
+        n=left.rows,
+        k=left.columns,
+        transpose_a=right.by_columns,
+        transpose_b=left.by_columns,
+        lda=right.ld,
+        ldb=left.ld,
+        ldd=to.ld,
+        dtype=a.dtype.name,
+        precision=precision,
+        epilogue=epilogue,
+        alignment=(second, first, d, *rest),
+    )
+
+
+class Products:
+    """Plans, one for each kind of product, and a workspace for each stream."""
+
+    def __init__(self, cupy: Any, precision: str = "float32", lt: CublasLt | None = None) -> None:
+        self.cupy, self.precision, self.lt = cupy, precision, lt or CublasLt()
+        self.plans: dict[Product, Plan | None] = {}
+        self.workspaces: dict[int, Array] = {}
+
+    def multiply(
+        self, a: Array, b: Array, out: Array | None = None, epilogue: int = 1, vector: Array = None, mask: Array = None
+    ) -> Array | None:
+        """Return a b with an epilogue, in `out` if one is given; None if cuBLASLt has no way to do it.
+
+        `vector` is the bias, or where the bias gradient goes; `mask` holds ReLU's bits.
+        """
+        if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
+            return None
+        if out is None:
+            out = self.cupy.empty((a.shape[0], b.shape[1]), dtype=a.dtype)
+        arrays = (a, b, out) if vector is None else (a, b, out, vector)
+        pointers = tuple(array.data.ptr for array in arrays)
+        what = product(a, b, out, pointers, self.precision, epilogue)
+        if what is None:
+            return None
+        v, bits = (array.data.ptr if array is not None else 0 for array in (vector, mask))
+        plan = self.plan(what, v, bits)
+        if plan is None:
+            return None
+        stream = self.cupy.cuda.get_current_stream().ptr
+        self.lt.run(plan, pointers[1], pointers[0], pointers[2], self.workspace(stream), stream, v, bits)
+        return out
+
+    def plan(self, what: Product, vector: int, mask: int) -> Plan | None:
+        """Return the plan of a product, chosen when it is first met."""
+        if what not in self.plans:
+            self.plans[what] = self.lt.plan(what, vector, mask)
+        return self.plans[what]
+
+    def workspace(self, stream: int) -> int:
+        """Return the address of a stream's workspace: two streams never share one."""
+        if stream not in self.workspaces:
+            self.workspaces[stream] = self.cupy.empty(cublaslt.WORKSPACE, dtype="uint8")
+        return int(self.workspaces[stream].data.ptr)
+
+    def mask(self, a: Array, b: Array) -> Array:
+        """Return room for ReLU's bits on a b: a byte for eight outputs, the rows padded to 128 bits."""
+        return self.cupy.empty(a.shape[0] * (-(-b.shape[1] // 128) * 16), dtype="uint8")

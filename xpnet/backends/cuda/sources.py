@@ -1,0 +1,124 @@
+"""CUDA C++ for what is not elementwise: sums in a fixed order, so that two runs give the same bits.
+
+No floating-point atomics. Blocks write partial sums; a ticket (an integer counter that wraps to 0 by itself) tells the
+last block that it is the last, and it adds them up in order. `T` is float or double.
+"""
+
+TYPES = {"float32": "float", "float64": "double", "uint8": "unsigned char", "int32": "int", "int64": "long long"}
+"""C++ for the dtypes that kernels take."""
+
+REDUCE = """
+__device__ T sum_of_block(T value) {                     // the sum over the threads of a block, in thread 0
+  __shared__ T of_warp[32];
+  for (int step = 16; step > 0; step >>= 1) value += __shfl_down_sync(0xffffffffu, value, step);
+  if ((threadIdx.x & 31) == 0) of_warp[threadIdx.x >> 5] = value;
+  __syncthreads();
+  value = threadIdx.x < (blockDim.x >> 5) ? of_warp[threadIdx.x] : T(0);
+  if (threadIdx.x < 32)
+    for (int step = 16; step > 0; step >>= 1) value += __shfl_down_sync(0xffffffffu, value, step);
+  __syncthreads();
+  return value;
+}
+
+__device__ bool is_last_block(unsigned int* ticket) {    // after thread 0 wrote its block's partial sum
+  __shared__ bool last;
+  if (threadIdx.x == 0) {
+    __threadfence();
+    last = atomicInc(ticket, gridDim.x - 1) == gridDim.x - 1;
+    __threadfence();
+  }
+  __syncthreads();
+  return last;
+}
+
+__device__ T total_of(const T* partial) {                // by the last block, in thread 0
+  T sum = 0;
+  for (unsigned int k = threadIdx.x; k < gridDim.x; k += blockDim.x) sum += __ldcg(partial + k);
+  return sum_of_block(sum);
+}
+"""
+
+MEASURE = """
+// norm = sqrt(sum of g squared);  alive = before, and norm and loss (if there is one) are finite
+extern "C" __global__ void measure(const T* g, long long n, const bool* before, const T* loss, T* partial,
+                                   unsigned int* ticket, T* norm, bool* alive) {
+  T sum = 0;
+  for (long long k = blockIdx.x * (long long)blockDim.x + threadIdx.x; k < n; k += (long long)gridDim.x * blockDim.x)
+    sum += g[k] * g[k];
+  sum = sum_of_block(sum);
+  if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+  if (!is_last_block(ticket)) return;
+  sum = total_of(partial);
+  if (threadIdx.x == 0) {
+    norm[0] = sqrt(sum);
+    alive[0] = before[0] && isfinite(norm[0]) && (!loss || isfinite(loss[0]));
+  }
+}
+"""
+
+CROSS_ENTROPY = """
+__device__ T larger(T a, T b) { return (a >= b || a != a) ? a : b; }      // NaN wins
+
+// A warp for each row of scores (n, c): gradient = (softmax - onehot) scale, value = -scale sum log softmax[label]
+extern "C" __global__ void cross_entropy(const T* scores, const int* labels, long long n, int c, double scale,
+                                         T* gradient, T* partial, unsigned int* ticket, T* value) {
+  const int lane = threadIdx.x & 31, warps = blockDim.x >> 5;
+  T loss = 0;
+  const long long first = blockIdx.x * (long long)warps + (threadIdx.x >> 5), stride = (long long)gridDim.x * warps;
+  for (long long row = first; row < n; row += stride) {
+    const T* s = scores + row * c;
+    T* d = gradient + row * c;
+    const int label = labels[row];
+    T top = -T(__int_as_float(0x7f800000)), total = 0;
+    for (int k = lane; k < c; k += 32) top = larger(top, s[k]);
+    for (int step = 16; step > 0; step >>= 1) top = larger(top, __shfl_xor_sync(0xffffffffu, top, step));
+    for (int k = lane; k < c; k += 32) {
+      const T e = exp(s[k] == top ? T(0) : s[k] - top);          // an infinite maximum takes all: the limit
+      d[k] = e;
+      total += e;
+    }
+    for (int step = 16; step > 0; step >>= 1) total += __shfl_xor_sync(0xffffffffu, total, step);
+    for (int k = lane; k < c; k += 32) d[k] = (d[k] / total - (k == label ? T(1) : T(0))) * T(scale);
+    if (lane == 0) {
+      if (label < 0 || label >= c) loss = T(__int_as_float(0x7fffffff));   // no such class: the loss is NaN
+      else loss += (s[label] == top ? T(0) : s[label] - top) - log(total);
+    }
+  }
+  loss = sum_of_block(loss);
+  if (threadIdx.x == 0) partial[blockIdx.x] = loss;
+  if (!is_last_block(ticket)) return;
+  loss = total_of(partial);
+  if (threadIdx.x == 0) value[0] = loss * T(-scale);
+}
+"""
+
+GATHER = """
+// x[r] = T(inputs[index[r]]),  y[r] = targets[index[r]]:  one batch of rows, `width` and `depth` numbers each
+extern "C" __global__ void gather(const X* inputs, const Y* targets, const int* index, long long batch, long long width,
+                                  long long depth, T* x, Y* y) {
+  const long long n = batch * width, all = n + batch * depth, step = (long long)gridDim.x * blockDim.x;
+  for (long long k = blockIdx.x * (long long)blockDim.x + threadIdx.x; k < all; k += step) {
+    if (k < n) x[k] = T(inputs[(long long)index[k / width] * width + k % width]);
+    else y[k - n] = targets[(long long)index[(k - n) / depth] * depth + (k - n) % depth];
+  }
+}
+"""
+
+MASK_OPERATION = """
+unsigned int word = (unsigned int)i ^ (unsigned int)(key[0] ^ stream);   // lowbias32, as in xpnet.random
+word ^= word >> 16;  word *= 0x7feb352du;
+word ^= word >> 15;  word *= 0x846ca68bu;
+word ^= word >> 16;
+dropped = (int)word < threshold;
+"""
+"""An elementwise operation: is element number i dropped?"""
+
+
+def reductions(dtype: str) -> str:
+    """Return the source of `measure` and `cross_entropy` in one precision."""
+    return f"typedef {TYPES[dtype]} T;\n{REDUCE}{MEASURE}{CROSS_ENTROPY}"
+
+
+def gather(dtype: str, inputs: str, targets: str) -> str:
+    """Return the source of `gather` for data of these dtypes, the inputs to be made `dtype`."""
+    return f"typedef {TYPES[dtype]} T;\ntypedef {TYPES[inputs]} X;\ntypedef {TYPES[targets]} Y;\n{GATHER}"

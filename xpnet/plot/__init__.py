@@ -1,0 +1,31 @@
+"""Pictures of training, drawn with matplotlib: `from xpnet import plot`, after `pip install 'xpnet[plot]'`.
+
+A function with `ax=` draws one panel on it and returns the Axes; one with `figure=` draws several on it and returns
+the Figure. Left out, a new figure is made with pyplot, so that a notebook shows it by itself. Nothing opens a window.
+Colours are Okabe and Ito's, which colour-blind readers can tell apart; text and background are the active style's.
+"""
+
+from xpnet.plot.canvas import colour
+from xpnet.plot.curves import curves, history, layers, max_weight, microscope, trouble
+from xpnet.plot.functions import loss, loss_functions
+from xpnet.plot.images import confusion_matrix, images, mistakes, weights
+from xpnet.plot.regions import decision_regions, scatter, training
+
+__all__ = [
+    "colour",
+    "confusion_matrix",
+    "curves",
+    "decision_regions",
+    "history",
+    "images",
+    "layers",
+    "loss",
+    "loss_functions",
+    "max_weight",
+    "microscope",
+    "mistakes",
+    "scatter",
+    "training",
+    "trouble",
+    "weights",
+]

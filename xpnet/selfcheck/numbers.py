@@ -1,0 +1,243 @@
+"""Checks of single things: layers, losses, optimizers, rules, masks, kernels, gradients, the limits."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from xpnet import data, losses, optimizers, random, schedules
+from xpnet.arrays import Array
+from xpnet.backends import Backend
+from xpnet.backends import backend as find_backend
+from xpnet.layers import (
+    GELU,
+    Context,
+    Dropout,
+    Flatten,
+    Layer,
+    LeakyReLU,
+    Linear,
+    ReLU,
+    Residual,
+    Scale,
+    Sequential,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Tanh,
+)
+from xpnet.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
+from xpnet.parameters import Shape, split
+from xpnet.testing import gradcheck, gradcheck_loss
+
+Figures = dict[str, Any]
+
+ELEMENTWISE, PRODUCT, STEPS = 64, 256, 4096
+"""Tolerances, in units of eps times the largest number of the answer: for one operation after another, for sums of
+hundreds, for a hundred optimizer steps. They allow for fused multiply-add, for sums in another order, and for
+subnormal numbers that are flushed to zero."""
+
+LAYERS: list[tuple[Layer, Shape]] = [
+    (Linear(7, 5), (6, 7)),
+    (Linear(7, 5, bias=False), (6, 7)),
+    (ReLU(), (4, 9)),
+    (LeakyReLU(0.1), (4, 9)),
+    (Tanh(), (4, 9)),
+    (Sigmoid(), (4, 9)),
+    (GELU(), (4, 9)),
+    (SiLU(), (4, 9)),
+    (Softmax(), (4, 9)),
+    (Flatten(), (3, 4, 2)),
+    (Scale(1 / 255, 0.5), (4, 9)),
+    (Dropout(0.4), (4, 9)),
+    (Residual(Linear(6, 6), Tanh()), (5, 6)),
+    (Sequential(Linear(9, 8), ReLU(), Linear(8, 7), ReLU(), Dropout(0.2), Linear(7, 4), ReLU()), (5, 9)),
+    (Sequential(Linear(3, 129), ReLU(), Linear(129, 1)), (1, 3)),
+]
+LARGE: tuple[Layer, Shape] = (Sequential(Linear(784, 130), ReLU(), Linear(130, 10)), (128, 784))
+
+OPTIMIZERS: list[Optimizer] = [
+    SGD(0.1, weight_decay=0.01),
+    SGD(0.1, momentum=0.9),
+    SGD(0.1, momentum=0.9, nesterov=True, clip_norm=1.0),
+    RMSProp(0.01),
+    Adam(0.01, weight_decay=0.01),
+    AdamW(schedules.cosine(0.01, steps=100), clip_norm=0.5),
+]
+RULES: dict[Any, tuple[int, int, int]] = {
+    optimizers.sgd_rule: (1, 1, 1),
+    optimizers.momentum_rule: (2, 1, 2),
+    optimizers.nesterov_rule: (2, 1, 2),
+    optimizers.rmsprop_rule: (2, 1, 4),
+    optimizers.adam_rule: (3, 1, 6),
+    optimizers.adamw_rule: (3, 2, 7),
+}
+"""How many arrays of state, inputs and scalars each rule takes."""
+LABELLED, SIGNED = (losses.cross_entropy, losses.negative_log_likelihood), (losses.hinge, losses.perceptron)
+MEASURED = (losses.binary_cross_entropy, losses.mean_squared_error, losses.mean_absolute_error, losses.huber)
+
+
+def worst(found: Sequence[np.ndarray], expected: Sequence[np.ndarray], multiple: float, what: object) -> float:
+    """Return the largest error in eps of the largest number; AssertionError if it is above `multiple`."""
+    errors = [0.0]
+    assert len(found) == len(expected), f"{what}: {len(found)} arrays instead of {len(expected)}"
+    for f, e in zip(found, expected, strict=True):
+        assert (f.shape, f.dtype) == (e.shape, e.dtype), f"{what}: {f.dtype}{f.shape} instead of {e.dtype}{e.shape}"
+        finite = np.isfinite(e)
+        assert np.array_equal(f[~finite], e[~finite], equal_nan=True), f"{what}: infinities and NaN differ"
+        scale = float(np.max(np.abs(e[finite]), initial=0.0)) or 1.0
+        difference = np.abs(f[finite].astype(np.float64) - e[finite])
+        errors.append(float(np.max(difference, initial=0.0)) / (float(np.finfo(e.dtype).eps) * scale))
+    assert max(errors) <= multiple, f"{what}: off by {max(errors):.3g} eps, {multiple} are allowed"
+    return max(errors)
+
+
+def against_numpy(backend: Backend, dtype: str, task: Callable[..., Sequence[Array]], multiple: float, what: object) -> float:
+    """Do a task `task(backend, array, rng)` on this backend and on NumPy, and compare the arrays that it returns."""
+    results = []
+    for one in (backend, find_backend("numpy")):
+        rng = np.random.default_rng(7)
+        arrays = task(one, lambda host, own=one: own.asarray(host, dtype=dtype, copy=True), rng)
+        results.append([np.array(one.asnumpy(a)) for a in arrays])
+    return worst(*results, multiple, f"{what} in {dtype}")
+
+
+def dtypes(quick: bool) -> tuple[str, ...]:
+    """Return the precisions to check."""
+    return ("float32",) if quick else ("float32", "float64")
+
+
+def figures(errors: Sequence[float], tolerance: float) -> Figures:
+    """Return the worst of the errors beside what is allowed."""
+    return {"worst": f"{max(errors):.3g} eps", "tolerance": f"{tolerance} eps", "compared": len(errors)}
+
+
+def layers(backend: Backend, quick: bool) -> Figures:
+    """Each layer's value and gradients, in both precisions and through the fused forms, against NumPy."""
+    errors = []
+    for layer, shape in [*LAYERS, LARGE]:
+
+        def task(one: Backend, array: Any, rng: Any, layer: Layer = layer, shape: Shape = shape) -> Sequence[Array]:
+            theta, x = array(rng.normal(0.0, 0.3, layer.size)), array(rng.normal(size=shape))
+            params = split(one.xp, theta, layer.layout)
+            y, pullback = layer.forward(params, x, Context(one, training=True, key=12345, path="3"))
+            outs, finish = one.join(theta, layer.layout)
+            dx, gradients = pullback(array(rng.normal(size=y.shape)), True, outs)
+            return y, dx, finish(gradients)
+
+        errors += [against_numpy(backend, dtype, task, PRODUCT, layer) for dtype in dtypes(quick)]
+    return figures(errors, PRODUCT)
+
+
+def all_losses(backend: Backend, quick: bool) -> Figures:
+    """Each loss's value and gradient against NumPy."""
+    errors = []
+    for loss in (*LABELLED, *SIGNED, *MEASURED):
+
+        def task(one: Backend, array: Any, rng: Any, loss: Any = loss) -> Sequence[Array]:
+            scores, targets = rng.normal(size=(300, 11)), rng.uniform(0.01, 0.99, (300, 11))
+            labels = one.asarray(rng.integers(0, 11, 300).astype(np.int32))
+            if loss in LABELLED:
+                scores = scores if loss is losses.cross_entropy else targets
+                return one.native(loss)(array(scores), labels)
+            return one.native(loss)(array(scores), array(np.sign(targets - 0.5) if loss in SIGNED else targets))
+
+        errors += [against_numpy(backend, dtype, task, ELEMENTWISE, loss.__name__) for dtype in dtypes(quick)]
+    return figures(errors, ELEMENTWISE)
+
+
+def limits(backend: Backend, quick: bool) -> Figures:
+    """Infinite, huge and missing numbers in the losses, scores of one class, labels out of range: NumPy's answers."""
+    rows = [[np.inf, 0, 1], [-np.inf, 0, 1], [-np.inf] * 3, [np.nan, 0, 1], [3e38, -3e38, 0], [1e-40, 0, -1e-40]]
+    errors = []
+    for k, row in enumerate(rows):
+        for label in (0, 2, 5):
+
+            def task(one: Backend, array: Any, rng: Any, row: Any = row, label: int = label) -> Sequence[Array]:
+                labels = one.asarray(np.asarray([label, 1], dtype=np.int32))
+                scores = array(np.asarray([row, [0.5, 0.0, 2.0]]))
+                result: Sequence[Array] = one.native(losses.cross_entropy)(scores, labels)
+                return result
+
+            errors.append(against_numpy(backend, "float32", task, ELEMENTWISE, f"cross_entropy, row {k}, label {label}"))
+    return figures(errors, ELEMENTWISE)
+
+
+def rules(backend: Backend, quick: bool) -> Figures:
+    """Each optimizer's rule, as the backend maps it, against the rule itself on NumPy's arrays."""
+    rng, errors = np.random.default_rng(5), []
+    for rule, (state, inputs, scalars) in RULES.items():
+        for dtype in ("float32", "float64"):
+            hosts = [np.abs(rng.normal(size=20_001)).astype(dtype) for _ in range(state + inputs)]
+            numbers = tuple(rng.uniform(0.1, 0.9, scalars).tolist())
+            expected = rule(np, *(h.copy() for h in hosts), *numbers)
+            for gate in (None, True, False):
+                arrays = [backend.asarray(h, copy=True) for h in hosts]
+                open_ = None if gate is None else backend.asarray(np.asarray(gate))
+                new = backend.map(rule)(tuple(arrays[:state]), tuple(arrays[state:]), numbers, open_)
+                wanted = hosts[:state] if gate is False else expected
+                found = [backend.asnumpy(a) for a in new]
+                errors.append(worst(found, wanted, ELEMENTWISE, f"{rule.__name__} in {dtype}, gate {gate}"))
+    return figures(errors, ELEMENTWISE)
+
+
+def all_optimizers(backend: Backend, quick: bool) -> Figures:
+    """A hundred steps of each optimizer on a quadratic, against NumPy."""
+    errors = []
+    for optimizer in OPTIMIZERS:
+
+        def task(one: Backend, array: Any, rng: Any, optimizer: Optimizer = optimizer) -> Sequence[Array]:
+            theta, curvature = array(rng.normal(size=500)), array(rng.uniform(0.1, 2.0, 500))
+            state = optimizer.init(theta)
+            for _ in range(100):
+                slots, t = state.slots, state.t
+                new = optimizer.update(theta, theta * curvature, slots, optimizer.scalars(t), backend=one)
+                theta, state = new.theta, type(state)(t + 1, new.slots)
+            return theta, *state.slots
+
+        errors += [against_numpy(backend, dtype, task, STEPS, optimizer) for dtype in dtypes(quick)]
+    return figures(errors, STEPS)
+
+
+def masks(backend: Backend, quick: bool) -> Figures:
+    """Dropout masks: the same bits as on NumPy."""
+    numpy, count = find_backend("numpy"), 0
+    for shape in ((1,), (128, 1000), (3, 5, 7), (0, 4)):
+        for p, key in ((0.0, 0), (0.3, 7), (0.5, -(2**31)), (0.9, 2**31 - 1)):
+            mask, expected = (
+                one.asnumpy(one.native(random.bernoulli)(one.xp, shape, p, key, "2", one.device)) for one in (backend, numpy)
+            )
+            assert np.array_equal(mask, expected), f"mask of shape {shape}, p = {p}, key {key}"
+            count += mask.size
+    return {"bits": count, "different": 0}
+
+
+def batches(backend: Backend, quick: bool) -> Figures:
+    """A batch of bytes and labels, and a gradient's norm: the rows that the index names, the sum of NumPy."""
+
+    def task(one: Backend, array: Any, rng: Any) -> Sequence[Array]:
+        x = one.asarray(rng.integers(0, 256, (500, 6, 7)).astype(np.uint8))
+        y, index = array(rng.normal(size=(500, 2))), one.asarray(rng.permutation(500)[:130].astype(np.int32))
+        rows, targets = one.native(data.gather)(one.xp, x, y, index, "float32")
+        gradient = array(rng.normal(size=100_003))
+        norm, alive = one.native(optimizers.measure)(one.xp, gradient, None, None)
+        overflow, _ = one.native(optimizers.measure)(one.xp, gradient * 1e30, alive, norm)
+        return one.xp.astype(rows, one.xp.float32), targets, norm, overflow
+
+    return figures([against_numpy(backend, "float32", task, PRODUCT, "gather and norm")], PRODUCT)
+
+
+def gradients(backend: Backend, quick: bool) -> Figures:
+    """Each layer's and loss's backward pass against central differences, in float64."""
+    rng, errors = np.random.default_rng(3), []
+    some = LAYERS if backend.name != "strict" or not quick else LAYERS[:13]
+    for layer, shape in some:
+        errors.append(gradcheck(layer, shape, backend=backend, training=True, key=5))
+    for loss in (*LABELLED, *MEASURED):
+        prediction, target = rng.uniform(0.2, 0.8, (3, 4)), rng.uniform(0.0, 1.0, (3, 4))
+        truth = rng.integers(0, 4, 3).astype(np.int32) if loss in LABELLED else target
+        errors.append(gradcheck_loss(loss, prediction, truth, backend=backend))
+    return {"worst": f"{max(errors):.1e}", "tolerance": "3.7e-09", "compared": len(errors)}
+
+
+CHECKS = (layers, all_losses, limits, rules, all_optimizers, masks, batches, gradients)
