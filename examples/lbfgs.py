@@ -25,10 +25,10 @@ model = xn.Model(
 )
 start = model.backend.asnumpy(model.theta).copy()
 
-history = model.fit(x, y, epochs=1000, batch_size=len(x), progress=False)
-print(f"Adam    1000 gradients   loss {model.evaluate(x, y)['loss']:.6f}")
+history = model.fit(x, y, epochs=300, batch_size=len(x), progress=False)
+print(f"Adam     300 gradients   loss {model.evaluate(x, y)['loss']:.6f}")
 
 # The curvature that L-BFGS gathers from the gradients of its last steps is worth more than Adam's one number a weight.
-found = minimize(model.objective(x, y), start, jac=True, method="L-BFGS-B", options={"maxfun": 1000, "maxiter": 1000})
+found = minimize(model.objective(x, y), start, jac=True, method="L-BFGS-B", options={"maxfun": 300, "maxiter": 300})
 model.theta = model.backend.asarray(found.x, dtype=model.dtype)
 print(f"L-BFGS  {found.nfev:4} gradients   loss {model.evaluate(x, y)['loss']:.6f}")

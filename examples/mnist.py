@@ -33,6 +33,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--save", type=writable, metavar="PATH", help="write the trained model here; xn.load(PATH) reads it"
     )
+    parser.add_argument("--checkpoint", type=writable, metavar="PATH", help="save here while training, after each epoch")
+    parser.add_argument("--every", type=positive, metavar="STEPS", help="and within the epoch after so many steps")
+    parser.add_argument("--resume", metavar="PATH", help="go on from a checkpoint, with the settings it was begun with")
     parser.add_argument("--json", type=writable, metavar="PATH", help="write settings, history and results here")
     return parser.parse_args()
 
@@ -83,22 +86,30 @@ def network(layers: list[int], activation: str) -> xn.Sequential:
     return xn.Sequential(*net[:-1])
 
 
-def main() -> None:
-    args = arguments()
-    backend = xn.backend(args.backend)
-    print(f"{backend.name} on {backend.device}: {backend.reason}")
-    (images, labels), (test_images, test_labels) = xn.datasets.mnist()
-
-    peak = args.lr or PEAK_RATES[args.optimizer]
-    schedule = xn.one_cycle(peak, steps=args.epochs * -(-len(images) // args.batch_size))
+def new_model(args: argparse.Namespace, backend: xn.Backend, samples: int) -> xn.Model:
+    """Return an untrained model; its learning rate rises and falls once over all the steps."""
+    schedule = xn.one_cycle(args.lr, steps=args.epochs * -(-samples // args.batch_size))
     settings = {"momentum": 0.9} if args.optimizer == "momentum" else {}
     optimizer = OPTIMIZERS[args.optimizer](schedule, **settings)
     net = network(args.layers, args.activation)
-    model = xn.Model(net, xn.cross_entropy, optimizer, seed=args.seed, backend=backend, metrics=["accuracy"])
-    print(net.summary((None, 28, 28)))
+    return xn.Model(net, xn.cross_entropy, optimizer, seed=args.seed, backend=backend, metrics=["accuracy"])
+
+
+def main() -> None:
+    args = arguments()
+    args.lr = args.lr or PEAK_RATES[args.optimizer]
+    backend = xn.backend(args.backend)
+    print(f"{backend.name} on {backend.device}: {backend.reason}")
+    (images, labels), (test_images, test_labels) = xn.datasets.mnist()
+    model = xn.load(args.resume, backend) if args.resume else new_model(args, backend, len(images))
+    print(model.net.summary((None, 28, 28)))
 
     begun = time.perf_counter()
-    history = model.fit(images, labels, args.epochs, args.batch_size, validation=(test_images, test_labels))
+    how = {"validation": (test_images, test_labels), "checkpoint": args.checkpoint or args.resume, "every": args.every}
+    if args.resume:
+        history = model.resume(images, labels, **how)
+    else:
+        history = model.fit(images, labels, args.epochs, args.batch_size, **how)
     backend.synchronize()
     train_seconds = time.perf_counter() - begun
     test = model.evaluate(test_images, test_labels)
@@ -111,7 +122,7 @@ def main() -> None:
             "backend": backend.name,
             "device": str(backend.device),
             "versions": {"python": platform.python_version(), "xpnet": xn.__version__, backend.name: backend.version},
-            "settings": vars(args) | {"lr": peak},
+            "settings": vars(args),
             "history": history,
             "test_accuracy": test["accuracy"],
             "train_seconds": train_seconds,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import xpnet as xn
-from xpnet import checkpoint
+from xpnet import description
 from xpnet.errors import CheckpointError
 
 X = np.random.default_rng(0).normal(size=(20, 3)).astype("float32")
@@ -118,9 +118,9 @@ def test_everything_that_xpnet_has_can_be_described():
     ]
     functions = [xn.huber, xn.metrics.r2, xn.metrics.mean_absolute_error, xn.mean_absolute_error]
     for thing in (*nets, *map(xn.SGD, rates), *functions):
-        data = json.loads(json.dumps(checkpoint.to_data(thing)))
-        assert checkpoint.from_data(data) == thing
-    assert checkpoint.to_data(xn.metrics.mean_absolute_error) != checkpoint.to_data(xn.mean_absolute_error)
+        data = json.loads(json.dumps(description.to_data(thing)))
+        assert description.from_data(data) == thing
+    assert description.to_data(xn.metrics.mean_absolute_error) != description.to_data(xn.mean_absolute_error)
 
 
 def test_the_file_is_sound_safetensors(tmp_path):
@@ -212,7 +212,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         if step == "open":
             refuse_new_files(patch, errno.ENOSPC)
         elif step == "write":
-            patch.setattr(checkpoint, "_encode", lambda *args: Unreadable([b"some", b"thing"]))
+            patch.setattr(storage, "encode", lambda *args: Unreadable([b"some", b"thing"]))
         else:
             patch.setattr(os, step, lambda *args: refuse(errno.ENOSPC))
         model.fit(X, Y)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xpnet as xn
-from xpnet import checkpoint
+from xpnet import storage
 from xpnet.errors import CheckpointError
 
 
@@ -46,7 +46,7 @@ def sealed(header, description, body, digest=None):
     header = dict(header)
     about = dict(header.pop("__metadata__"))
     about["model"] = description if isinstance(description, str) else json.dumps(description)
-    about["sha256"] = digest or checkpoint._digest(about["model"], header, [body])
+    about["sha256"] = digest or storage._digest(about["model"], header, [body])
     text = json.dumps({**header, "__metadata__": about}).encode()
     return len(text).to_bytes(8, "little") + text + body
 

@@ -325,7 +325,7 @@ def test_mp4_without_ffmpeg(monkeypatch, tmp_path):
 
 
 def test_live_draws_the_last_epoch_without_a_display(monkeypatch):
-    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
     x, labels = blobs()
     live = Live(x, labels, every=2)
     history = trained(epochs=4, callbacks=[live])[1]
@@ -341,6 +341,12 @@ def test_live_shows_pictures_in_a_notebook(monkeypatch):
         def update(self, picture):
             shown.append(picture.data[:4])
 
+    class Shell:
+        kernel = "there is one"
+
+    class IPython:
+        get_ipython = Shell
+
     class Display:
         display = staticmethod(lambda display_id: Handle())
 
@@ -348,7 +354,7 @@ def test_live_shows_pictures_in_a_notebook(monkeypatch):
             def __init__(self, data):
                 self.data = data
 
-    monkeypatch.setitem(sys.modules, "ipykernel", Display)
+    monkeypatch.setitem(sys.modules, "IPython", IPython)
     monkeypatch.setitem(sys.modules, "IPython.display", Display)
     trained(epochs=3, callbacks=[Live()])
     assert shown == [b"\x89PNG"] * 3
@@ -367,7 +373,7 @@ def test_live_opens_a_window_where_there_is_one(monkeypatch):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     calls = []
-    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
     monkeypatch.setattr(FigureCanvasAgg, "required_interactive_framework", "some toolkit", raising=False)
     monkeypatch.setattr(Figure, "show", lambda self: calls.append("show"))
     monkeypatch.setattr(FigureCanvasAgg, "flush_events", lambda self: calls.append("flush"))

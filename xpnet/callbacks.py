@@ -1,6 +1,6 @@
 """Callbacks: what happens between epochs."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xpnet.arrays import Array
 from xpnet.history import History
@@ -20,6 +20,13 @@ class Callback:
 
     def on_train_end(self, model: "Model", history: History) -> None:
         """After the last epoch, also when training was stopped."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what the callback needs to go on after an interruption: numbers, text, and vectors like θ."""
+        return {}
+
+    def restore(self, model: "Model", state: dict[str, Any]) -> None:
+        """Go on from that; called after `on_train_begin` when training is resumed."""
 
 
 class EarlyStopping(Callback):
@@ -41,12 +48,8 @@ class EarlyStopping(Callback):
             raise ValueError(f'EarlyStopping: mode must be "min" or "max", got {mode!r}')
         if patience < 1:
             raise ValueError(f"EarlyStopping: patience must be at least 1, got {patience}")
-        self.monitor, self.patience, self.min_delta, self.restore_best = (
-            monitor,
-            patience,
-            min_delta,
-            restore_best,
-        )
+        self.monitor, self.patience, self.min_delta = monitor, patience, min_delta
+        self.restore_best = restore_best
         self.sign = 1.0 if mode == "max" or (mode is None and monitor.endswith(("accuracy", "r2"))) else -1.0
 
     def on_train_begin(self, model: "Model") -> None:
@@ -68,6 +71,16 @@ class EarlyStopping(Callback):
         if self._waited >= self.patience:
             history.stopped = f"{self.monitor} has not improved since epoch {self.best_epoch}"
         return self._waited >= self.patience
+
+    def state(self) -> dict[str, Any]:
+        """The best so far, with its θ."""
+        theta = {} if self._theta is None else {"theta": self._theta}
+        return {"best": self.best, "best_epoch": self.best_epoch, "waited": self._waited, **theta}
+
+    def restore(self, model: "Model", state: dict[str, Any]) -> None:
+        """Go on comparing with it."""
+        self.best, self.best_epoch, self._waited = state["best"], state["best_epoch"], state["waited"]
+        self._theta = state.get("theta")
 
     def on_train_end(self, model: "Model", history: History) -> None:
         """Put the best θ back."""

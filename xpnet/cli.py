@@ -16,7 +16,9 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="command")
     commands.add_parser("doctor", help="say which backends can be used here").set_defaults(run=doctor)
     check = commands.add_parser("selfcheck", help="compare a backend with NumPy and with itself")
-    check.add_argument("--backend", default="auto", help="auto, numpy, cupy, torch, jax or strict, perhaps with a device")
+    check.add_argument(
+        "--backend", default="auto", help="auto, numpy, cupy, torch, jax or strict, perhaps with a device"
+    )
     check.add_argument("--json", metavar="PATH", help="write what was found here")
     check.add_argument("--quick", action="store_true", help="leave out the long checks and MNIST")
     check.add_argument("--table", nargs="+", metavar="PATH", help="only print the README's table of saved results")

@@ -4,6 +4,7 @@ Everything is checked once, before training starts, so that no step has to. Data
 there; host data travels once, bytes as bytes.
 """
 
+import hashlib
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
@@ -181,6 +182,15 @@ def hold_out(x: Array, y: Array, count: float | int, seed: int, backend: Backend
 def gather(xp: Namespace, x: Array, y: Array, index: Array, dtype: str) -> tuple[Array, Array]:
     """Return the rows of x and y that an index names. A library may make numbers of `dtype` of x in passing."""
     return xp.take(x, index, axis=0), xp.take(y, index, axis=0)
+
+
+def digest(x: Array, y: Array, backend: Backend) -> str:
+    """Return the SHA-256 of data, their types and shapes included."""
+    sha = hashlib.sha256()
+    for array in map(backend.asnumpy, (x, y)):
+        sha.update(f"{array.dtype} {array.shape}".encode())
+        sha.update(np.ascontiguousarray(array).data)
+    return sha.hexdigest()
 
 
 def check_settings(epochs: int, batch_size: int) -> None:

@@ -43,7 +43,7 @@ class Live(Callback):
     def on_train_begin(self, model: "Model") -> None:
         """Open an empty picture."""
         self._drawn = 0.0
-        if "ipykernel" in sys.modules:
+        if in_notebook():
             self._open_in_notebook()
         else:
             self._open_window()
@@ -129,6 +129,12 @@ class Movie(Live):
 
     def _show(self) -> None:
         self._writer.grab_frame(facecolor=self.figure.get_facecolor())
+
+
+def in_notebook() -> bool:
+    """Whether this runs in a notebook's kernel; having its library imported is not enough."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 def blank() -> Any:

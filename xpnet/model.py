@@ -14,14 +14,15 @@ from xpnet.backends import Backend
 from xpnet.backends import backend as find_backend
 from xpnet.callbacks import Callback
 from xpnet.diagnosis import diagnose
-from xpnet.errors import DataWarning, NonFiniteError, ShapeError
-from xpnet.history import History, Stopwatch
+from xpnet.errors import DataError, DataWarning, NonFiniteError, ShapeError
+from xpnet.history import History
 from xpnet.layers import Layer, Sequential, Softmax
 from xpnet.losses import Loss, cross_entropy
 from xpnet.metrics import Metric
 from xpnet.optimizers import Optimizer, State
 from xpnet.parameters import split
-from xpnet.progress import Bar, Interrupt, shown
+from xpnet.progress import shown
+from xpnet.training import Run, train
 
 
 class Model:
@@ -51,6 +52,7 @@ class Model:
         self.buffers: dict[str, Array] = {}
         self._theta = self._carried(net.init(seed, self.backend, dtype))
         self.state = optimizer.init(self._theta, self._carried(net.decayed(self.backend, dtype)))
+        self.underway: Run | None = None
         self._run = self.backend.compile(self._step)
         if loss is cross_entropy and isinstance(_last(net), Softmax):
             text = (
@@ -89,6 +91,8 @@ class Model:
         validation: data.Validation = None,
         callbacks: Sequence[Callback] = (),
         progress: bool | None = None,
+        checkpoint: str | PathLike[str] | None = None,
+        every: int | None = None,
     ) -> History:
         """Train for some epochs on x (N, …) and y (N, …), and return their History.
 
@@ -97,10 +101,51 @@ class Model:
         is a pair (x, y), a share or a number of samples held out at random. `progress` shows a bar: by default on a
         terminal. Ctrl-C stops after the steps under way and keeps the model; a second one raises KeyboardInterrupt.
 
+        `checkpoint` is a file to which the model is saved after each epoch, and within it after every `every` steps or
+        a few more. If training is cut off, `xn.load(checkpoint).resume(x, y)` goes on, to the same bits.
+
         DataError, ShapeError, TypeError for data that does not fit; NonFiniteError, naming step and layer, as soon as a
         loss or gradient is not finite: θ is then what it was before that step.
         """
         data.check_settings(epochs, batch_size)
+        self.underway = Run(self.epoch, self.epoch + epochs, batch_size)
+        return self._train(x, y, validation, callbacks, progress, checkpoint, every)
+
+    def resume(
+        self,
+        x: Any,
+        y: Any,
+        validation: data.Validation = None,
+        callbacks: Sequence[Callback] = (),
+        progress: bool | None = None,
+        checkpoint: str | PathLike[str] | None = None,
+        every: int | None = None,
+    ) -> History:
+        """Go on with the call of `fit` that was cut off, to its last epoch; the History begins with its first.
+
+        Data, validation and callbacks are those that `fit` was given: they are not in the file. The outcome has the
+        same bits as without the interruption, on the same machine and backend, where the library is deterministic.
+        DataError if there is nothing to go on with, or the data are others.
+        """
+        if self.underway is None:
+            raise DataError("there is nothing to resume, the training was finished: call fit for more epochs")
+        if self.underway.callbacks and len(self.underway.callbacks) != len(callbacks):
+            raise DataError(
+                f"the run has {len(self.underway.callbacks)} callbacks, got {len(callbacks)}: pass the same ones"
+            )
+        return self._train(x, y, validation, callbacks, progress, checkpoint, every)
+
+    def _train(
+        self,
+        x: Any,
+        y: Any,
+        validation: data.Validation,
+        callbacks: Sequence[Callback],
+        progress: bool | None,
+        path: str | PathLike[str] | None,
+        every: int | None,
+    ) -> History:
+        """Admit the data and go on with `self.underway`, saving to `path`."""
         x, y = data.admit(x, y, self.net, self.loss, self.backend, self.dtype)
         held: tuple[Array, Array] | None = None
         if isinstance(validation, tuple) and len(validation) == 2:
@@ -108,55 +153,19 @@ class Model:
         elif validation is not None:
             x, y, *pair = data.hold_out(x, y, validation, self.seed, self.backend)
             held = (pair[0], pair[1])
-        history, show = History(), shown(progress)
+        run, show = self.underway, shown(progress)
+        assert run is not None
+        if path is not None or run.data is not None:
+            digest = data.digest(x, y, self.backend)
+            if run.data not in (None, digest):
+                raise DataError(
+                    "the data are not those that this run was trained on: pass the same x, y and validation"
+                )
+            run.data = digest
         if show:
             print(f"training on {self.backend.name} {self.backend.device}, {self.backend.reason}", file=sys.stderr)
-        for callback in callbacks:
-            callback.on_train_begin(self)
-        with Interrupt() as interrupt:
-            for number in range(1, epochs + 1):
-                with Bar(x.shape[0], f"epoch {number}/{epochs}", show) as bar:
-                    done = self._epoch(x, y, batch_size, history, bar, interrupt)
-                    if done and held is not None:
-                        history.add(**{f"val_{key}": value for key, value in self._score(*held).items()})
-                    bar.conclude(history.last())
-                stops = [
-                    type(callback).__name__ for callback in callbacks if done and callback.on_epoch_end(self, history)
-                ]
-                if interrupt.asked:
-                    history.stopped = "Ctrl-C"
-                elif stops:
-                    history.stopped = history.stopped or f"{stops[0]} asked for it"
-                if interrupt.asked or stops:
-                    break
-        for callback in callbacks:
-            callback.on_train_end(self, history)
-        return history
-
-    def _epoch(self, x: Array, y: Array, batch_size: int, history: History, bar: Bar, interrupt: Interrupt) -> bool:
-        """Train once over the data; return whether the epoch was finished, and add it to the history if so."""
-        n, seen = x.shape[0], 0
-        sums = np.zeros(2 + len(self.metrics))  # of loss, gradient norm and metrics, over the samples seen
-        with Stopwatch() as watch:
-            for block in data.batches(random.permutation(self.seed, self.epoch, n), batch_size):
-                results = self._steps(x, y, block)
-                seen += block.size
-                sums += results.sum(axis=1) * block.shape[1]
-                names = ("loss", "gradient_norm", *self.metrics)
-                means = dict(zip(names, (sums / seen).tolist(), strict=True))
-                bar.advance(block.size, ", ".join(f"{k}={v:.4f}" for k, v in means.items() if k != "gradient_norm"))
-                if interrupt.asked and seen < n:
-                    return False
-        self.epoch += 1
-        rate = self.optimizer.rate(self.state.t - 1)
-        history.add(
-            epoch=self.epoch,
-            **means,
-            learning_rate=rate,
-            max_weight=self._max_weight(),
-            seconds=watch.seconds,
-        )
-        return True
+        keeper = checkpoint.Keeper(self, path, every) if path is not None else lambda now: None
+        return train(self, run, x, y, held, callbacks, show, keeper)
 
     def _steps(self, x: Array, y: Array, block: np.ndarray) -> np.ndarray:
         """Do K steps on the batches of indices (K, B); return loss, gradient norm and metrics of each, (·, K)."""
@@ -209,7 +218,7 @@ class Model:
     def evaluate(self, x: Any, y: Any, batch_size: int = 4096) -> dict[str, float]:
         """Return the loss and the metrics over all of x and y: `{"loss": …, "accuracy": …}`."""
         data.check_settings(1, batch_size)
-        return self._score(*data.admit(x, y, self.net, self.loss, self.backend, self.dtype), batch_size)
+        return self.score(*data.admit(x, y, self.net, self.loss, self.backend, self.dtype), batch_size)
 
     def objective(self, x: Any, y: Any) -> Callable[[Any], tuple[float, np.ndarray]]:
         """Return the loss on x and y as a function of a host vector θ, with its gradient: what SciPy minimizes.
@@ -243,13 +252,14 @@ class Model:
         ]
         return parts[0] if len(parts) == 1 else self.backend.xp.concat(parts)
 
-    def _score(self, x: Array, y: Array, batch_size: int = 4096) -> dict[str, float]:
+    def score(self, x: Array, y: Array, batch_size: int = 4096) -> dict[str, float]:
+        """Return the loss and the metrics over data that lie on the device and were checked before."""
         prediction = self._forward(x, batch_size)
         values = {"loss": self.loss(prediction, y)[0]}
         values |= {name: metric(prediction, y) for name, metric in self.metrics.items()}
         return {name: float(self.backend.asnumpy(value)) for name, value in values.items()}
 
-    def _max_weight(self) -> float:
+    def max_weight(self) -> float:
         """The largest absolute value in any matrix."""
         xp, home = self.backend.xp, self.backend.asnumpy
         arrays = self.net.windows(self._theta).values()

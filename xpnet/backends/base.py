@@ -76,6 +76,10 @@ class Backend:
         """Whether an array is of this library and lies on this device."""
         return describe(array) == describe(self.xp.empty(0, device=self.device))
 
+    def bits(self) -> dict[str, str]:
+        """Return what the last bits of a training run depend on, besides the numbers themselves."""
+        return {"backend": self.name, "version": str(self.version)}
+
     def synchronize(self) -> None:
         """Wait until the device has done all it was asked."""
 

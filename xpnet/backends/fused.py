@@ -4,6 +4,7 @@ Numba compiles the rule itself, so there is nothing to keep in step with it; the
 """
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from types import FunctionType
 from typing import Any, TypeAlias
 
@@ -22,6 +23,11 @@ def {name}({arguments}):
 
 Fused: TypeAlias = Callable[[Sequence[Array], Sequence[Array], Sequence[float]], bool]
 """`fused(state, inputs, scalars)` does the rule in place and returns True, or returns False and has done nothing."""
+
+
+def fused_available() -> bool:
+    """Whether Numba is installed."""
+    return find_spec("numba") is not None
 
 
 def fuse(rule: Rule, states: int, inputs: int, scalars: int) -> Fused:

@@ -8,8 +8,8 @@ import numpy as np
 
 from xpnet.arrays import Array
 from xpnet.backends.base import Apply, InPlaceBackend, Rule, Run, Step
-from xpnet.backends.fused import Fused, fuse
-from xpnet.backends.host import calmly, one_blas_thread
+from xpnet.backends.fused import Fused, fuse, fused_available
+from xpnet.backends.host import calmly, host_bits, one_blas_thread
 from xpnet.errors import BackendError
 
 BLOCK = 32768
@@ -28,6 +28,10 @@ class NumpyBackend(InPlaceBackend):
     def owns(self, array: Array) -> bool:
         """Whether this is a NumPy array."""
         return isinstance(array, (np.ndarray, np.generic))
+
+    def bits(self) -> dict[str, str]:
+        """Return what the last bits depend on: also how rules are run, subnormals, and threads."""
+        return super().bits() | {"rules": "fused" if fused_available() else "plain"} | host_bits()
 
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """Return a @ b, in `out` if one is given."""

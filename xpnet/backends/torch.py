@@ -46,6 +46,11 @@ class TorchBackend(InPlaceBackend):
         if self.device.type != "cpu":
             getattr(torch, self.device.type).synchronize(self.device)
 
+    def bits(self) -> dict[str, str]:
+        """Return what the last bits depend on: on the CPU also how rules are run, subnormals, and threads."""
+        on_cpu = NumpyBackend().bits() | {"threads": str(torch.get_num_threads())} if self.device.type == "cpu" else {}
+        return on_cpu | super().bits()
+
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """Return a @ b, in `out` if one is given."""
         return torch.matmul(a, b, out=out)

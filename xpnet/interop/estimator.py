@@ -178,7 +178,10 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         mean = 1.0 if weights is None else float(weights.mean())
         optimizer = fitting.optimizer(self, n, self._batch(n), mean)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        return Model(net, objective, optimizer, seed, backend, dtype=self.dtype)
+        model = Model(net, objective, optimizer, seed, backend, dtype=self.dtype)
+        theta = fitting.start(net, seed, factor=2.0 if self.activation == "logistic" else 6.0)
+        model.theta = model.backend.asarray(theta, dtype=self.dtype)
+        return model
 
     def _train(self, epochs: int, train: list[Any], held: list[Any] | None, partial: bool = False) -> Self:
         """Train the model and keep what scikit-learn's users look for afterwards."""

@@ -1,5 +1,6 @@
 """What the estimators are made of: a loss that carries weights, a network from names, rates, and when to stop."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,7 @@ from xpnet import (
 from xpnet.arrays import Array, namespace
 from xpnet.optimizers import State
 from xpnet.parameters import split
+from xpnet.random import generator
 
 ACTIVATIONS: dict[str, Layer | None] = {
     "identity": None,
@@ -60,8 +62,9 @@ class Objective:
 
     def __call__(self, prediction: Array, target: Array) -> tuple[Array, Array]:
         """Return value and gradient with respect to the prediction."""
-        xp, weights = namespace(prediction=prediction, target=target), {}
+        weights = {}
         if target.ndim == 2 and target.shape[1] > self.outputs:
+            xp = namespace(prediction=prediction, target=target)
             target, weights = target[:, :-1], {"weights": target[:, -1]}
             target = target if self.outputs else xp.astype(target[:, 0], xp.int32)
         value, gradient = self.loss(prediction, target, **weights)
@@ -86,7 +89,7 @@ def each_layer(name: str, value: Any, count: int) -> list[Any]:
 
 
 def network(sizes: Sequence[int], activation: Any, dropout: Any) -> Sequential:
-    """Return Linear, activation, Dropout for each hidden layer, and a Linear at the end; Glorot's initial weights."""
+    """Return Linear, activation, Dropout for each hidden layer, and a Linear at the end."""
     hidden = len(sizes) - 2
     chosen = zip(each_layer("activation", activation, hidden), each_layer("dropout", dropout, hidden), strict=True)
     layers: list[Layer] = []
@@ -94,8 +97,19 @@ def network(sizes: Sequence[int], activation: Any, dropout: Any) -> Sequential:
         if not isinstance(act, Layer) and act not in ACTIVATIONS:
             raise ValueError(f"unknown activation {act!r}: choose one of {', '.join(ACTIVATIONS)}, or pass a layer")
         layer = act if isinstance(act, Layer) else ACTIVATIONS[act]
-        layers += [Linear(nin, nout, initializer="glorot"), *([layer] if layer else []), *([Dropout(p)] if p else [])]
-    return Sequential(*layers, Linear(sizes[-2], sizes[-1], initializer="glorot"))
+        layers += [Linear(nin, nout), *([layer] if layer else []), *([Dropout(p)] if p else [])]
+    return Sequential(*layers, Linear(sizes[-2], sizes[-1]))
+
+
+def start(net: Layer, seed: int, factor: float) -> np.ndarray:
+    """Return θ as scikit-learn begins: of each layer weights and biases U(−a, a), a = √(factor / (nin + nout))."""
+    theta, bound = np.empty(net.size), 0.0
+    for window in net.layout:  # a weight, then the bias that goes with it
+        bound = math.sqrt(factor / sum(window.shape)) if len(window.shape) == 2 else bound
+        theta[window.start : window.stop] = generator(seed, window.name).uniform(
+            -bound, bound, window.stop - window.start
+        )
+    return theta
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ that are scored.
     what                        scikit-learn                            here
     precision                   that of X                               `dtype`: float32, or float64
     solver                      adam, sgd, lbfgs                        adam, sgd; for L-BFGS: `Model.objective`
-    initial weights             Glorot, a smaller bound for logistic    Glorot
-    initial biases              random                                  zero
+    initial weights, biases     Glorot's bound                          the same; other numbers for a seed
     shuffle                     True or False                           always
     alpha, last short batch     ½ α ‖W‖² / size of that batch           ½ α ‖W‖² / batch_size
     loss_, loss_curve_          with the L2 penalty                     without

@@ -1,0 +1,206 @@
+"""Training that was cut off goes on to the same bits: checkpoints within an epoch, between epochs, while saving."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+
+import xpnet as xn
+
+N, FEATURES, CLASSES = 203, 6, 3
+
+
+def data():
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(N, FEATURES)).astype("float32"), rng.integers(0, CLASSES, N)
+
+
+def model(backend):
+    net = xn.Sequential(xn.Linear(FEATURES, 16), xn.ReLU(), xn.Dropout(0.2), xn.Linear(16, CLASSES))
+    optimizer = xn.AdamW(xn.one_cycle(0.01, steps=100), clip_norm=1.0)
+    return xn.Model(net, xn.cross_entropy, optimizer, seed=3, backend=backend, metrics=["accuracy"])
+
+
+class Cut(Exception):
+    pass
+
+
+def cut_after(monkeypatch, saves):
+    """Make the training fail right after so many checkpoints."""
+    save, count = xn.model.checkpoint.save, [0]
+
+    def counted(*args):
+        save(*args)
+        count[0] += 1
+        if count[0] == saves:
+            raise Cut
+
+    monkeypatch.setattr(xn.model.checkpoint, "save", counted)
+
+
+def same(backend, one, other):
+    assert np.array_equal(backend.asnumpy(one.theta), backend.asnumpy(other.theta))
+    for a, b in zip(one.state.slots, other.state.slots, strict=True):
+        for x, y in zip(one.net.windows(a).values(), other.net.windows(b).values(), strict=True):
+            assert np.array_equal(backend.asnumpy(x), backend.asnumpy(y))
+    assert (one.state.t, one.epoch) == (other.state.t, other.epoch)
+
+
+def numbers(history):
+    return {key: values for key, values in history.items() if key != "seconds"}
+
+
+@pytest.mark.parametrize("saves", [1, 2, 5, 8])
+@pytest.mark.parametrize("every", [None, 3])
+def test_resumed_training_has_the_same_bits_and_history(backend, tmp_path, monkeypatch, saves, every):
+    x, y = data()
+    whole = model(backend)
+    expected = whole.fit(x, y, epochs=8, batch_size=16, validation=50)
+    path = tmp_path / "run.safetensors"
+    with monkeypatch.context() as patch:
+        cut_after(patch, saves)
+        with pytest.raises(Cut):
+            model(backend).fit(x, y, epochs=8, batch_size=16, validation=50, checkpoint=path, every=every)
+    resumed = xn.load(path, backend)
+    assert resumed.underway is not None
+    history = resumed.resume(x, y, validation=50, checkpoint=path, every=every)
+    same(backend, resumed, whole)
+    assert numbers(history) == numbers(expected)
+    assert resumed.underway is None
+    same(backend, xn.load(path, backend), whole)
+
+
+def test_checkpoints_within_an_epoch_hold_a_position(tmp_path, monkeypatch):
+    x, y = data()
+    monkeypatch.setattr(xn.model.data, "steps_per_call", lambda full: 2)
+    cut_after(monkeypatch, 1)
+    path = tmp_path / "run.safetensors"
+    with pytest.raises(Cut):
+        model("numpy").fit(x, y, epochs=2, batch_size=16, checkpoint=path, every=3)
+    run = xn.load(path).underway
+    assert (run.position, run.first, run.until, run.batch_size) == (64, 0, 2, 16)
+
+
+@pytest.mark.parametrize("saves", [2, 4, 7])
+def test_early_stopping_goes_on_with_its_best(tmp_path, monkeypatch, saves):
+    x, y = data()
+
+    def stopping():
+        return xn.EarlyStopping(patience=5)
+
+    whole = model("numpy")
+    expected = whole.fit(x, y, epochs=40, batch_size=16, validation=50, callbacks=[stopping()])
+    assert 7 < len(expected["epoch"]) < 40
+    path = tmp_path / "run.safetensors"
+    with monkeypatch.context() as patch:
+        cut_after(patch, saves)
+        with pytest.raises(Cut):
+            model("numpy").fit(x, y, 40, 16, validation=50, callbacks=[stopping()], checkpoint=path)
+    resumed = xn.load(path)
+    with pytest.raises(xn.DataError, match="the run has 1 callbacks, got 0: pass the same ones"):
+        resumed.resume(x, y, validation=50)
+    history = resumed.resume(x, y, validation=50, callbacks=[stopping()], checkpoint=path)
+    assert numbers(history) == numbers(expected)
+    assert history.stopped == expected.stopped
+    same(xn.backend("numpy"), resumed, whole)
+
+
+def test_after_ctrl_c_the_run_can_go_on_in_memory():
+    x, y = data()
+
+    class Press(xn.Callback):
+        def on_epoch_end(self, model, history):
+            if model.epoch == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    whole = model("numpy")
+    whole.fit(x, y, epochs=4, batch_size=16, callbacks=[xn.Callback()])
+    stopped = model("numpy")
+    history = stopped.fit(x, y, epochs=4, batch_size=16, callbacks=[Press()])
+    assert history.stopped == "Ctrl-C"
+    assert stopped.epoch == 2
+    stopped.resume(x, y, callbacks=[xn.Callback()])
+    same(xn.backend("numpy"), stopped, whole)
+
+
+def test_what_cannot_be_resumed_says_so(tmp_path, monkeypatch):
+    x, y = data()
+    path = tmp_path / "run.safetensors"
+    finished = model("numpy")
+    finished.fit(x, y, epochs=1, checkpoint=path)
+    with pytest.raises(xn.DataError, match="nothing to resume, the training was finished: call fit"):
+        xn.load(path).resume(x, y)
+    with monkeypatch.context() as patch:
+        cut_after(patch, 1)
+        with pytest.raises(Cut):
+            model("numpy").fit(x, y, epochs=3, batch_size=16, checkpoint=path)
+    with pytest.raises(xn.DataError, match="the data are not those that this run was trained on"):
+        xn.load(path).resume(x + 1, y)
+    with pytest.raises(
+        ValueError, match="every must be a number of steps of at least 1, or None for each epoch, got 0"
+    ):
+        model("numpy").fit(x, y, checkpoint=path, every=0)
+
+
+def test_other_rules_are_warned_of(tmp_path, monkeypatch):
+    x, y = data()
+    path = tmp_path / "run.safetensors"
+    with monkeypatch.context() as patch:
+        cut_after(patch, 1)
+        with pytest.raises(Cut):
+            model("numpy").fit(x, y, epochs=3, batch_size=16, checkpoint=path)
+    bits = xn.backend("numpy").bits() | {"rules": "others"}
+    monkeypatch.setattr(type(xn.backend("numpy")), "bits", lambda self: bits)
+    with pytest.warns(xn.DataWarning, match="will differ in its last bits: rules .*, others here"):
+        xn.load(path)
+
+
+CHILD = """
+    import sys, numpy as np, xpnet as xn
+    sys.path.insert(0, {tests!r})
+    from test_resume import data, model
+    x, y = data()
+    path = {path!r}
+    try:
+        one = xn.load(path)
+        resume = one.underway is not None
+    except xn.CheckpointError:
+        one, resume = model("numpy"), None
+    print("ready", flush=True)
+    if resume:
+        one.resume(x, y, checkpoint=path, every=1)
+    elif resume is None:
+        one.fit(x, y, epochs=400, batch_size=4, checkpoint=path, every=1)
+    np.save({out!r}, one.theta)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_process_loses_nothing(tmp_path):
+    """SIGKILL at random moments, most of them while saving, since a checkpoint is written after every few steps."""
+    path, out = tmp_path / "run.safetensors", tmp_path / "theta.npy"
+    x, y = data()
+    whole = model("numpy")
+    whole.fit(x, y, epochs=400, batch_size=4)
+    script = textwrap.dedent(CHILD).format(tests=os.path.dirname(__file__), path=str(path), out=str(out))
+    rng = np.random.default_rng(0)
+    kills = 0
+    for _ in range(60):
+        with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as child:
+            child.stdout.readline()
+            if kills < 6:
+                time.sleep(rng.uniform(0.02, 0.3))
+                child.kill()
+        kills += child.returncode == -signal.SIGKILL
+        if child.returncode == 0:
+            break
+        assert child.returncode == -signal.SIGKILL
+        if path.exists():
+            xn.load(path)
+    assert kills == 6
+    assert np.array_equal(np.load(out), whole.theta)

@@ -1,0 +1,175 @@
+"""ONNX by running the same forward pass on ndonnx arrays, which write down each operation: `pip install xpnet[onnx]`.
+
+    xn.export_onnx(model, "net.onnx", labels=["cat", "dog"])
+    scores = onnxruntime.InferenceSession("net.onnx").run(None, {"input": x})[0]
+
+There is no table of operators here: a layer that follows the array API standard can be exported, one of your own too.
+The batch axis is free, dropout is off, and each parameter is a named initializer, `0.weight`, stored once.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from xpnet import Backend, CheckpointError, Model, Scale, Sequential, ShapeError
+from xpnet.arrays import Array
+
+
+def export_onnx(
+    model: Model,
+    path: str | os.PathLike[str],
+    *,
+    input_shape: Sequence[int] | None = None,
+    input_dtype: str | None = None,
+    labels: Sequence[Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the model's network as an ONNX file with one input, "input" (N, …), and one output, "output".
+
+    `input_shape` is one sample's; left out, the features that the first weight takes. `input_dtype` is the model's
+    unless given: "uint8" for raw bytes, say. `labels` (the names of the classes), the factor and shift of a Scale at
+    the network's front, and `metadata` of your own are in the file's metadata_props, as JSON.
+
+    NotImplementedError names a layer that ONNX cannot express.
+    """
+    ndx, onnx = _libraries()
+    host = {name: model.backend.asnumpy(window) for name, window in model.net.windows(model.theta).items()}
+    sample = _sample_shape(model) if input_shape is None else tuple(input_shape)
+    x = ndx.argument(shape=("N", *sample), dtype=getattr(ndx, input_dtype or model.dtype))
+    theta = {name: ndx.argument(shape=array.shape, dtype=getattr(ndx, model.dtype)) for name, array in host.items()}
+    y = _traced(model, tuple(theta.values()), x, (None, *sample), ndx)
+    proto = ndx.build({"input": x, **theta}, {"output": y})
+    _unguard(proto.graph)
+    _settle(proto.graph, host, onnx)
+    onnx.helper.set_model_props(proto, {key: json.dumps(value) for key, value in _about(model, labels, metadata)})
+    proto.producer_name = "xpnet"
+    onnx.checker.check_model(proto, full_check=True)
+    try:
+        onnx.save(proto, os.fspath(path))
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _libraries() -> tuple[Any, Any]:
+    try:
+        return import_module("ndonnx"), import_module("onnx")
+    except ImportError as error:
+        raise ImportError(f"exporting to ONNX needs {error.name}: pip install 'xpnet[onnx]'") from None
+
+
+def _sample_shape(model: Model) -> tuple[int, ...]:
+    """Return the shape of one sample, if the first weight tells."""
+    shape: tuple[int, ...] = next((window.shape[:1] for window in model.net.layout), ())
+    try:
+        model.net.output_shape((None, *shape))  # type: ignore[arg-type]
+    except ShapeError:
+        shape = ()
+    if not shape:
+        raise ShapeError("the network does not tell what it takes: pass input_shape=, one sample's")
+    return shape
+
+
+class _Namespace:
+    """ndonnx with a free axis: a shape that holds the None of an unknown batch is reshape's −1."""
+
+    def __init__(self, library: Any) -> None:
+        self._library = library
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._library, name)
+
+    def reshape(self, x: Array, shape: Sequence[int | None], **settings: Any) -> Array:
+        """Reshape, at most one length unknown."""
+        return self._library.reshape(x, tuple(-1 if n is None else n for n in shape), **settings)
+
+
+class _Tracing(Backend):
+    """The backend whose arrays are nodes of a graph."""
+
+    def owns(self, array: Array) -> bool:
+        """Whether this is one of them."""
+        return type(array).__module__.partition(".")[0] == self.name
+
+
+def _traced(model: Model, theta: tuple[Array, ...], x: Array, shape: tuple[Any, ...], ndx: Any) -> Array:
+    """Return the output for an input yet to come; NotImplementedError names the layer that fails."""
+    backend, done = _Tracing("ndonnx", _Namespace(ndx), None), set[str]()
+    buffers = {name: ndx.asarray(model.backend.asnumpy(array)) for name, array in model.buffers.items()}
+    leaves = list(model.net.walk(shape))  # ShapeError if the input does not fit
+    try:
+        y, _ = model.net(theta, x, buffers=buffers, watch=lambda path, _: done.add(path), backend=backend)
+    except Exception as error:
+        path, layer = next(((p, leaf) for p, leaf, _ in leaves if p not in done), ("", model.net))
+        place = f" at layer {path}" if path else ""
+        raise NotImplementedError(f"{layer}{place} cannot be expressed in ONNX: {_first_line(error)}") from error
+    return y
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
+
+
+def _about(model: Model, labels: Any, metadata: Mapping[str, Any] | None) -> Iterator[tuple[str, Any]]:
+    """Yield what the file says of itself."""
+    layer = model.net
+    while type(layer) is Sequential and layer.layers:
+        layer = layer.layers[0]
+    if isinstance(layer, Scale):
+        yield "input_scaling", {"factor": layer.factor, "shift": layer.shift}
+    if labels is not None:
+        yield "labels", np.asarray(labels).tolist()
+    yield "network", str(model.net)
+    yield from (metadata or {}).items()
+
+
+def _settle(graph: Any, host: Mapping[str, np.ndarray], onnx: Any) -> None:
+    """Turn the inputs that are parameters into initializers, and name the free axis of the output like the input's."""
+    taken = [value for value in graph.input if value.name not in host]
+    del graph.input[:]
+    graph.input.extend(taken)
+    graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in host.items())
+    graph.output[0].type.tensor_type.shape.dim[0].dim_param = "N"
+
+
+def _unguard(graph: Any) -> None:
+    """Put the plain operation for every `If` that only asks whether an array is empty, and drop what nobody reads.
+
+    ndonnx guards products and maxima so, for the sake of 0-sized ones; not every runtime takes control flow, and all
+    compute a product of no rows rightly.
+    """
+    made = {output: node for node in graph.node for output in node.output}
+
+    def is_size(name: str) -> bool:
+        node = made.get(name)
+        return node is not None and (
+            node.op_type == "Size" or (node.op_type == "Mul" and all(map(is_size, node.input)))
+        )
+
+    nodes = []
+    for node in graph.node:
+        test = made.get(node.input[0]) if node.op_type == "If" else None
+        if test is None or test.op_type != "Equal" or not is_size(test.input[0]):
+            nodes.append(node)
+            continue
+        branch = next(attribute.g for attribute in node.attribute if attribute.name == "else_branch")
+        names = {inner.name: outer for inner, outer in zip(branch.output, node.output, strict=True)}
+        for inner in branch.node:
+            inner.output[:] = [names.get(name, name) for name in inner.output]
+            nodes.append(inner)
+    read, kept = {value.name for value in graph.output}, []
+    for node in reversed(nodes):
+        if read & set(node.output):
+            read |= set(node.input) | _read_inside(node)
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
+
+
+def _read_inside(node: Any) -> set[str]:
+    """Return the names that a node's own graphs read."""
+    inner = [n for attribute in node.attribute for n in attribute.g.node]
+    return {name for n in inner for name in n.input} | {name for n in inner for name in _read_inside(n)}
