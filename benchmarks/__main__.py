@@ -51,7 +51,12 @@ def run(args: argparse.Namespace) -> str | None:
     path.parent.mkdir(parents=True, exist_ok=True)
     chosen = contenders.choose(known, args.contenders)
     with harness.bench(chosen, [sys.executable, *args.peer_python], machine.threads(args.threads)) as bench:
-        results: dict[str, Any] = {"kind": args.command, "date": date, "machine": machine.describe(args.threads)}
+        results: dict[str, Any] = {
+            "kind": args.command,
+            "date": date,
+            "quick": args.quick,
+            "machine": machine.describe(args.threads),
+        }
         results |= {"versions": measures.versions(bench), "missing": bench.missing}
         if args.device == "cuda":
             results["machine"]["gpu"] = found[0]

@@ -20,10 +20,10 @@ def draw(results: dict[str, Any], labels: dict[str, str], path: Path) -> None:
     rows = -(-len(cases) // columns) or 1
     tallest = max((len(case["contenders"]) for case in cases), default=1)
     figure = Figure(figsize=(5.6 * columns, (1.1 + 0.24 * tallest) * rows), dpi=160, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flat
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis, case in zip(axes, cases, strict=False):
         panel(axis, case, labels)
-    for axis in list(axes)[len(cases) :]:
+    for axis in axes[len(cases) :]:
         axis.set_axis_off()
     figure.savefig(path, transparent=True, metadata={"Software": None})
 
@@ -42,23 +42,21 @@ def panel(axis: Any, case: dict[str, Any], labels: dict[str, str]) -> None:
             (4, 0),
             textcoords="offset points",
             va="center",
-            fontsize=8,
+            fontsize=9,
             color=INK,
         )
     floors = [median(seconds(case, name)) for name in of_kind(case, "floor") if seconds(case, name)]
     if floors:
         axis.axvline(min(floors), color=INK, linestyle="--", linewidth=1)
-        axis.annotate(
-            "products alone", (min(floors), len(names) - 0.45), (0, 6), textcoords="offset points",
-            ha="center", va="top", fontsize=7, color=INK,
-        )  # fmt: skip
-    axis.set_yticks(range(len(names)), [labels.get(name, name) for name in names], fontsize=8)
+        spot = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": 8, "color": INK}
+        axis.annotate("products alone", (min(floors), -0.8), **spot)
+    axis.set_yticks(range(len(names)), [labels.get(name, name) for name in names], fontsize=9)
     for tick, name in zip(axis.get_yticklabels(), names, strict=True):
         tick.set_fontweight("bold" if kind(name) == "xpnet" else "normal")
-    axis.set_title(title(case).replace(", ", "\n", 1), fontsize=9, color=INK, fontweight="bold", loc="left")
-    axis.set_xlabel("seconds an epoch", fontsize=8, color=INK)
-    axis.invert_yaxis()
-    axis.tick_params(colors=INK, labelsize=8, length=0)
+    axis.set_title(title(case).replace(", ", "\n", 1), fontsize=10, color=INK, fontweight="bold", loc="left")
+    axis.set_xlabel("seconds an epoch", fontsize=9, color=INK)
+    axis.set_ylim(len(names) - 0.4, -1.2)
+    axis.tick_params(colors=INK, labelsize=9, length=0)
     axis.margins(x=0.12)
     for side, spine in axis.spines.items():
         spine.set_visible(side == "left")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.contenders import Contender, find
@@ -109,35 +110,40 @@ def epochs(bench: Bench, settings: Settings, repeats: int, budget: float, least:
     """Train all contenders in turn, A B C A B C …, an epoch a turn; return their times, losses and memory.
 
     The first epoch is apart: it compiles and warms up. A contender that has been measured for `budget` seconds rests,
-    after `least` epochs.
+    after `least` epochs. One that fails is named as missing.
     """
     results: dict[str, Any] = {}
     with ExitStack() as stack:
         workers = {}
-        for contender in bench.present():
-            workers[contender] = bench.start(contender, settings)
-            stack.callback(workers[contender].close)
-            try:
-                one = workers[contender].ask("epoch")
-            except WorkerError as failure:
-                bench.drop(contender, str(failure))
-                del workers[contender]
-                continue
-            results[contender.name] = {"first": one["seconds"], "seconds": [], "losses": [one["loss"]]}
-        for _ in range(repeats):
-            for contender, worker in workers.items():
-                result = results[contender.name]
+        for number in range(1 + repeats):
+            for contender in bench.present():
+                if not number:
+                    workers[contender] = bench.start(contender, settings)
+                    stack.callback(workers[contender].close)
+                result = results.setdefault(contender.name, {"first": None, "seconds": [], "losses": []})
                 if len(result["seconds"]) >= least and sum(result["seconds"]) >= budget:
                     continue
                 time.sleep(PAUSE)
-                one = worker.ask("epoch")
-                result["seconds"].append(one["seconds"])
-                result["losses"].append(one["loss"])
-                result["memory"] = {"peak": one["peak"], "baseline": one["baseline"]}
+                try:
+                    take_turn(workers[contender], result)
+                except WorkerError as failure:
+                    bench.drop(contender, str(failure))
+                    del results[contender.name]
     for name, result in results.items():
-        bench.log(f"  {name:14} {sorted(result['seconds'])[len(result['seconds']) // 2]:8.3f} s")
+        bench.log(f"  {name:14} {median(result['seconds']):8.3f} s")
     task = {key: getattr(settings, key) for key in ("net", "batch", "optimizer", "samples", "tf32", "expected_bytes")}
     return task | {"contenders": results}
+
+
+def take_turn(worker: Worker, result: dict[str, Any]) -> None:
+    """Let a contender train one epoch, and write down how that went."""
+    one = worker.ask("epoch")
+    if result["first"] is None:
+        result["first"] = one["seconds"]
+    else:
+        result["seconds"].append(one["seconds"])
+    result["losses"].append(one["loss"])
+    result["memory"] = {"peak": one["peak"], "baseline": one["baseline"]}
 
 
 def start_to_goal(bench: Bench, settings: Settings, seeds: int, names: Sequence[str] = ()) -> dict[str, Any]:

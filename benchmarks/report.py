@@ -148,7 +148,8 @@ def machine(results: dict[str, Any]) -> str:
 def page(results: dict[str, Any], picture: str) -> str:
     """Return the whole report."""
     labels = LABELS[results["kind"]]
-    parts = [f"# Benchmarks, {results['kind'].upper()}", machine(results), f"![Seconds of one epoch]({picture})"]
+    head = f"# Benchmarks, {results['kind'].upper()}" + ", a quick trial: no measurement" * results.get("quick", False)
+    parts = [head, machine(results), f"![Seconds of one epoch]({picture})"]
     parts += ["## Goals", goal_table(results)]
     for case in results.get("epochs", []):
         parts += [f"## {title(case)}", epoch_table(case, labels)]

@@ -33,7 +33,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--save", type=writable, metavar="PATH", help="write the trained model here; xn.load(PATH) reads it"
     )
-    parser.add_argument("--checkpoint", type=writable, metavar="PATH", help="save here while training, after each epoch")
+    parser.add_argument("--checkpoint", type=writable, metavar="PATH", help="save here while training, every epoch")
     parser.add_argument("--every", type=positive, metavar="STEPS", help="and within the epoch after so many steps")
     parser.add_argument("--resume", metavar="PATH", help="go on from a checkpoint, with the settings it was begun with")
     parser.add_argument("--json", type=writable, metavar="PATH", help="write settings, history and results here")

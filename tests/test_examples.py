@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,9 @@ def test_mnist_trains_saves_and_reports(tmp_path):
         "batch_size": 128,
         "seed": 3,
         "save": str(tmp_path / "model.xpnet"),
+        "checkpoint": None,
+        "every": None,
+        "resume": None,
         "json": str(tmp_path / "result.json"),
     }
     assert {len(values) for values in result["history"].values()} == {1}
@@ -106,3 +110,22 @@ def test_theta_solves_two_spirals_by_hand_and_by_scipy(name):
     assert accuracies[-2] > 0.95
     assert losses[-1] < 0.01
     assert accuracies[-1] == 1.0
+
+
+def test_mnist_goes_on_from_a_checkpoint(tmp_path):
+    path, whole = tmp_path / "run.safetensors", tmp_path / "whole.safetensors"
+    settings = ["--backend", "numpy", "--layers", "784,16,10", "--epochs", "3"]
+    run("mnist.py", *settings, "--save", whole)
+    saving = ["--checkpoint", str(path), "--every", "50"]
+    with subprocess.Popen([sys.executable, EXAMPLES / "mnist.py", *settings, *saving], stdout=subprocess.PIPE) as child:
+        while not path.exists():
+            assert child.poll() is None
+            time.sleep(0.005)
+        child.kill()
+    assert xn.load(path, "numpy").underway is not None
+    done = run("mnist.py", "--backend", "numpy", "--resume", path)
+    assert "after 3 epochs" in done.stdout
+    assert np.array_equal(xn.load(path, "numpy").theta, xn.load(whole, "numpy").theta)
+    again = run("mnist.py", "--backend", "numpy", "--resume", path)
+    assert again.returncode == 1
+    assert again.stderr.startswith("error: there is nothing to resume")

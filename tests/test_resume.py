@@ -26,7 +26,7 @@ def model(backend):
     return xn.Model(net, xn.cross_entropy, optimizer, seed=3, backend=backend, metrics=["accuracy"])
 
 
-class Cut(Exception):
+class CutError(Exception):
     pass
 
 
@@ -38,7 +38,7 @@ def cut_after(monkeypatch, saves):
         save(*args)
         count[0] += 1
         if count[0] == saves:
-            raise Cut
+            raise CutError
 
     monkeypatch.setattr(xn.model.checkpoint, "save", counted)
 
@@ -64,7 +64,7 @@ def test_resumed_training_has_the_same_bits_and_history(backend, tmp_path, monke
     path = tmp_path / "run.safetensors"
     with monkeypatch.context() as patch:
         cut_after(patch, saves)
-        with pytest.raises(Cut):
+        with pytest.raises(CutError):
             model(backend).fit(x, y, epochs=8, batch_size=16, validation=50, checkpoint=path, every=every)
     resumed = xn.load(path, backend)
     assert resumed.underway is not None
@@ -80,7 +80,7 @@ def test_checkpoints_within_an_epoch_hold_a_position(tmp_path, monkeypatch):
     monkeypatch.setattr(xn.model.data, "steps_per_call", lambda full: 2)
     cut_after(monkeypatch, 1)
     path = tmp_path / "run.safetensors"
-    with pytest.raises(Cut):
+    with pytest.raises(CutError):
         model("numpy").fit(x, y, epochs=2, batch_size=16, checkpoint=path, every=3)
     run = xn.load(path).underway
     assert (run.position, run.first, run.until, run.batch_size) == (64, 0, 2, 16)
@@ -99,7 +99,7 @@ def test_early_stopping_goes_on_with_its_best(tmp_path, monkeypatch, saves):
     path = tmp_path / "run.safetensors"
     with monkeypatch.context() as patch:
         cut_after(patch, saves)
-        with pytest.raises(Cut):
+        with pytest.raises(CutError):
             model("numpy").fit(x, y, 40, 16, validation=50, callbacks=[stopping()], checkpoint=path)
     resumed = xn.load(path)
     with pytest.raises(xn.DataError, match="the run has 1 callbacks, got 0: pass the same ones"):
@@ -137,7 +137,7 @@ def test_what_cannot_be_resumed_says_so(tmp_path, monkeypatch):
         xn.load(path).resume(x, y)
     with monkeypatch.context() as patch:
         cut_after(patch, 1)
-        with pytest.raises(Cut):
+        with pytest.raises(CutError):
             model("numpy").fit(x, y, epochs=3, batch_size=16, checkpoint=path)
     with pytest.raises(xn.DataError, match="the data are not those that this run was trained on"):
         xn.load(path).resume(x + 1, y)
@@ -152,7 +152,7 @@ def test_other_rules_are_warned_of(tmp_path, monkeypatch):
     path = tmp_path / "run.safetensors"
     with monkeypatch.context() as patch:
         cut_after(patch, 1)
-        with pytest.raises(Cut):
+        with pytest.raises(CutError):
             model("numpy").fit(x, y, epochs=3, batch_size=16, checkpoint=path)
     bits = xn.backend("numpy").bits() | {"rules": "others"}
     monkeypatch.setattr(type(xn.backend("numpy")), "bits", lambda self: bits)
@@ -175,7 +175,7 @@ CHILD = """
     if resume:
         one.resume(x, y, checkpoint=path, every=1)
     elif resume is None:
-        one.fit(x, y, epochs=400, batch_size=4, checkpoint=path, every=1)
+        one.fit(x, y, epochs=100, batch_size=4, checkpoint=path, every=1)
     np.save({out!r}, one.theta)
 """
 
@@ -186,7 +186,7 @@ def test_a_killed_process_loses_nothing(tmp_path):
     path, out = tmp_path / "run.safetensors", tmp_path / "theta.npy"
     x, y = data()
     whole = model("numpy")
-    whole.fit(x, y, epochs=400, batch_size=4)
+    whole.fit(x, y, epochs=100, batch_size=4)
     script = textwrap.dedent(CHILD).format(tests=os.path.dirname(__file__), path=str(path), out=str(out))
     rng = np.random.default_rng(0)
     kills = 0
@@ -194,7 +194,7 @@ def test_a_killed_process_loses_nothing(tmp_path):
         with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as child:
             child.stdout.readline()
             if kills < 6:
-                time.sleep(rng.uniform(0.02, 0.3))
+                time.sleep(rng.uniform(0.02, 0.2))
                 child.kill()
         kills += child.returncode == -signal.SIGKILL
         if child.returncode == 0:
