@@ -85,7 +85,7 @@ def overview(results: dict[str, Any], labels: dict[str, str]) -> str:
     rows = []
     for name in names:
         cells = [time(median(seconds(case, name))) if seconds(case, name) else "–" for case in cases]
-        rows.append([bold(name, cell) for cell in (labels[name], *cells)])
+        rows.append([bold(name, cell) for cell in (labels.get(name, name), *cells)])
     return table(["one epoch", *map(title, cases)], rows)
 
 
@@ -125,14 +125,19 @@ def small_tables(results: dict[str, Any], labels: dict[str, str]) -> list[str]:
                 line = " → ".join(time(median(point["seconds"])) for point in points)
                 values = "parameters" if what == "width" else what
                 slopes = [f"{slope:.2f}" for slope in growth_slopes(points)]
-                rows.append([labels[name], f"{values} {points[0]['x']} → {points[-1]['x']}", line, *slopes])
+                rows.append([labels.get(name, name), f"{values} {points[0]['x']} → {points[-1]['x']}", line, *slopes])
         head = ["contender", "grows", "epoch", "slope of time", "slope of memory"]
         parts += ["## How time and memory grow (log-log slopes)", table(head, rows)]
     if found := results.get("busy"):
         rows = []
         for name, one in found.items():
             quiet, loaded = median(one["quiet"]), median(one["busy"])
-            rows.append([bold(name, cell) for cell in (labels[name], time(quiet), time(loaded), times(loaded / quiet))])
+            rows.append(
+                [
+                    bold(name, cell)
+                    for cell in (labels.get(name, name), time(quiet), time(loaded), times(loaded / quiet))
+                ]
+            )
         parts += ["## Another process keeps one core busy", table(["contender", "quiet", "busy", "ratio"], rows)]
     return parts
 

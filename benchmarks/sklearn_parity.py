@@ -107,7 +107,8 @@ def table(results: dict[str, Any]) -> str:
         f"{results['date']}, {about['processor']}, {about['cores']} cores, threads: {about['threads']}; "
         + ", ".join(f"{name} {number}" for name, number in versions.items())
         + f". Default settings, {results['seeds']} seeds; score on held-out 30 %; ± is the standard error of the "
-        "paired differences; worse means beyond noise at 5 % for all sets together (paired t-test); a ratio below 1 means that xpnet is faster.",
+        "paired differences; worse means "
+        "beyond noise, at 5 % for all sets together (paired t-test); a ratio below 1 means that xpnet is faster.",
         "",
         "| data | metric | xpnet | scikit-learn | difference | not worse | time of fit | time of an epoch |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",

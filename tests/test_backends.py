@@ -317,3 +317,10 @@ def test_compile_does_k_steps(backend):
     assert_close(backend, sums, results, multiple=4)
     assert_close(backend, counts, np.asarray([0, 1, 2]))
     assert backend.asnumpy(count) == 3
+
+
+def test_jax_refuses_integers_that_it_would_wrap():
+    pytest.importorskip("jax", reason="JAX is not installed")
+    code = "import numpy as np, xpnet as xn; xn.backend('jax').asarray(np.asarray([0, 2**32]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.endswith("TypeError: JAX makes int32 of int64, which cannot hold 0..4294967296\n")

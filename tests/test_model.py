@@ -215,7 +215,7 @@ def test_means_over_an_epoch_weigh_a_batch_as_its_size(backend):
 
 def test_metrics_are_known_by_name():
     with pytest.raises(
-        ValueError, match=r'unknown metric "acuracy": choose one of accuracy, zero_one, .*or pass a funct'
+        ValueError, match="unknown metric 'acuracy': choose one of accuracy, zero_one, .*or pass a funct"
     ):
         classifier("numpy", metrics=["acuracy"])
 
@@ -283,3 +283,22 @@ def test_softmax_before_cross_entropy_is_warned_of():
         classifier("numpy", net=net)
     assert [str(w.message) for w in record] == [message]
     xn.Model(net, xn.negative_log_likelihood, xn.SGD(0.1), backend="numpy")  # this is what Softmax goes with
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"net": [xn.Linear(2, 2)]}, r"net must be a layer, got \[Linear"),
+        ({"optimizer": xn.Adam}, r"optimizer must be an optimizer, such as xn.Adam\(\), got <class"),
+        ({"loss": "cross_entropy"}, "loss must be a function, such as xn.cross_entropy, got 'cross_entropy'"),
+    ],
+)
+def test_what_is_no_network_loss_or_optimizer_is_named(change, text):
+    parts = {"net": xn.Linear(2, 2), "loss": xn.cross_entropy, "optimizer": xn.Adam()} | change
+    with pytest.raises(TypeError, match=text):
+        xn.Model(**parts, backend="numpy")
+
+
+def test_a_matrix_is_no_metric():
+    with pytest.raises(ValueError, match="unknown metric"):
+        classifier("numpy", metrics=[xn.metrics.confusion_matrix])

@@ -1,5 +1,6 @@
 import copy
 import pickle
+import signal
 import warnings
 
 import numpy as np
@@ -26,6 +27,7 @@ from xpnet.interop.sklearn import MLPClassifier, MLPRegressor
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 BOTH = [MLPClassifier, MLPRegressor]
+BOTH_CLASSIFIERS = [MLPClassifier, TheirClassifier]
 EXACT = {
     "check_sample_weight_equivalence_on_dense_data": "it asks for 1e-7, less than float32 can tell: passes in float64"
 }
@@ -115,6 +117,19 @@ def test_from_the_same_weights_it_walks_the_same_way(kind, settings, weighted):
         theirs.out_activation_,
     )
     assert ours.t_ == theirs.t_
+
+
+@pytest.mark.parametrize(("activation", "factor"), [("relu", 6.0), ("tanh", 6.0), ("logistic", 2.0)])
+def test_it_starts_where_theirs_starts(activation, factor):
+    x, y = iris()
+    tiny = {"solver": "sgd", "learning_rate_init": 1e-12, "max_iter": 1, "hidden_layer_sizes": (300,)}
+    ours, theirs = (cls(activation=activation, random_state=0, **tiny).fit(x, y) for cls in BOTH_CLASSIFIERS)
+    bound = np.sqrt(factor / 304)
+    for model in (ours, theirs):
+        for array in (model.coefs_[0], model.intercepts_[0]):
+            assert 0.97 * bound < np.abs(array).max() <= bound * 1.000001
+            assert np.abs(array).mean() == pytest.approx(bound / 2, rel=0.15)
+    assert np.abs(ours.intercepts_[1]).max() > 0
 
 
 def test_it_learns_as_well_as_theirs():
@@ -462,3 +477,31 @@ def test_other_bad_input(backend):
         MLPRegressor(early_stopping=True).partial_fit(there, x[:, 0])
     with pytest.raises(ValueError, match="had 1 outputs"):
         quick(MLPRegressor).partial_fit(there, x[:, 0]).partial_fit(there, x[:, :2])
+
+
+# Ctrl-C
+
+
+class Stop(xn.Callback):
+    def on_epoch_end(self, model, history):
+        if len(history["epoch"]) == 3:
+            signal.raise_signal(signal.SIGINT)
+
+
+def impatient(prediction, target):
+    signal.raise_signal(signal.SIGINT)
+    return xn.mean_squared_error(prediction, target)
+
+
+def test_ctrl_c_keeps_what_was_trained():
+    x, y = diabetes()
+    model = quick(MLPRegressor, callbacks=[Stop()], batch_size=100).fit(x, y)
+    assert model.history_.stopped == "Ctrl-C"
+    assert 3 <= model.n_iter_ <= 4
+    assert model.predict(x).shape == y.shape
+
+
+def test_ctrl_c_before_anything_was_trained():
+    x, y = diabetes()
+    with pytest.raises(KeyboardInterrupt):
+        quick(MLPRegressor, loss=impatient, batch_size=2).fit(x, y)

@@ -1,5 +1,7 @@
 """xpnet: neural networks whose backpropagation is written once and runs on NumPy, CuPy, PyTorch and JAX."""
 
+from typing import TYPE_CHECKING
+
 from xpnet import datasets, metrics, schedules
 from xpnet.backends import Backend, available_backends, backend, use
 from xpnet.callbacks import Callback, EarlyStopping
@@ -63,7 +65,10 @@ __all__ = [
     "Layer",
     "LeakyReLU",
     "Linear",
+    "Live",
+    "Microscope",
     "Model",
+    "Movie",
     "NonFiniteError",
     "Optimizer",
     "Parameter",
@@ -93,6 +98,7 @@ __all__ = [
     "negative_log_likelihood",
     "one_cycle",
     "perceptron",
+    "plot",
     "schedules",
     "step_decay",
     "testing",
@@ -101,14 +107,24 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    """Find what training needs not, when it is first asked for: `xpnet.testing`, `xpnet.__version__`."""
-    if name == "testing":
-        from importlib import import_module
+if TYPE_CHECKING:
+    from xpnet import plot, testing
+    from xpnet.live import Live, Movie
+    from xpnet.microscope import Microscope
 
-        return import_module("xpnet.testing")
+LATER = {"Live": "xpnet.live", "Movie": "xpnet.live", "Microscope": "xpnet.microscope"}
+LATER |= {"plot": "xpnet.plot", "testing": "xpnet.testing"}
+
+
+def __getattr__(name: str) -> object:
+    """Import what training needs not when it is first asked for."""
     if name == "__version__":
         from importlib.metadata import version
 
         return version("xpnet")
-    raise AttributeError(f"module 'xpnet' has no attribute {name!r}")
+    if name not in LATER:
+        raise AttributeError(f"module 'xpnet' has no attribute {name!r}")
+    from importlib import import_module
+
+    module = import_module(LATER[name])
+    return getattr(module, name, module)

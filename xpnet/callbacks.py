@@ -74,8 +74,8 @@ class EarlyStopping(Callback):
 
     def state(self) -> dict[str, Any]:
         """The best so far, with its θ."""
-        theta = {} if self._theta is None else {"theta": self._theta}
-        return {"best": self.best, "best_epoch": self.best_epoch, "waited": self._waited, **theta}
+        state = {"best": self.best, "best_epoch": self.best_epoch, "waited": self._waited, "theta": self._theta}
+        return {name: value for name, value in state.items() if value is not None}
 
     def restore(self, model: "Model", state: dict[str, Any]) -> None:
         """Go on comparing with it."""

@@ -1,7 +1,6 @@
 """Training as a moving picture: redrawn each epoch where you look, or written to a file."""
 
 import io
-import sys
 from importlib import import_module
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from xpnet.callbacks import Callback
 from xpnet.history import History
 from xpnet.plot.canvas import pyplot
 from xpnet.plot.regions import training
+from xpnet.progress import in_notebook
 
 if TYPE_CHECKING:
     from xpnet.model import Model
@@ -129,12 +129,6 @@ class Movie(Live):
 
     def _show(self) -> None:
         self._writer.grab_frame(facecolor=self.figure.get_facecolor())
-
-
-def in_notebook() -> bool:
-    """Whether this runs in a notebook's kernel; having its library imported is not enough."""
-    ipython = sys.modules.get("IPython")
-    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 def blank() -> Any:

@@ -45,6 +45,15 @@ class Model:
         metrics: Sequence[Metric | str] = (),
         dtype: str = "float32",
     ) -> None:
+        expected = {
+            "net": (net, Layer, "a layer"),
+            "optimizer": (optimizer, Optimizer, "an optimizer, such as xn.Adam()"),
+        }
+        for name, (value, kind, what) in expected.items():
+            if not isinstance(value, kind):
+                raise TypeError(f"{name} must be {what}, got {value!r}")
+        if not callable(loss):
+            raise TypeError(f"loss must be a function, such as xn.cross_entropy, got {loss!r}")
         self.net, self.loss, self.optimizer, self.seed, self.dtype = net, loss, optimizer, seed, dtype
         self.backend = find_backend(backend)
         self.metrics = dict(map(_named, metrics))
@@ -108,6 +117,7 @@ class Model:
         loss or gradient is not finite: θ is then what it was before that step.
         """
         data.check_settings(epochs, batch_size)
+        x, y = data.admit(x, y, self.net, self.loss, self.backend, self.dtype)
         self.underway = Run(self.epoch, self.epoch + epochs, batch_size)
         return self._train(x, y, validation, callbacks, progress, checkpoint, every)
 
@@ -129,6 +139,7 @@ class Model:
         """
         if self.underway is None:
             raise DataError("there is nothing to resume, the training was finished: call fit for more epochs")
+        x, y = data.admit(x, y, self.net, self.loss, self.backend, self.dtype)
         if self.underway.callbacks and len(self.underway.callbacks) != len(callbacks):
             raise DataError(
                 f"the run has {len(self.underway.callbacks)} callbacks, got {len(callbacks)}: pass the same ones"
@@ -137,16 +148,15 @@ class Model:
 
     def _train(
         self,
-        x: Any,
-        y: Any,
+        x: Array,
+        y: Array,
         validation: data.Validation,
         callbacks: Sequence[Callback],
         progress: bool | None,
         path: str | PathLike[str] | None,
         every: int | None,
     ) -> History:
-        """Admit the data and go on with `self.underway`, saving to `path`."""
-        x, y = data.admit(x, y, self.net, self.loss, self.backend, self.dtype)
+        """Go on with `self.underway` on data that were admitted, saving to `path`."""
         held: tuple[Array, Array] | None = None
         if isinstance(validation, tuple) and len(validation) == 2:
             held = data.admit(*validation, self.net, self.loss, self.backend, self.dtype)
@@ -287,16 +297,13 @@ def _word(value: float) -> str:
 
 
 def _named(metric: Metric | str) -> tuple[str, Metric]:
-    if callable(metric):
-        return metric.__name__, metric
-    known = [
-        name
-        for name, value in vars(metrics).items()
-        if getattr(value, "__module__", "") == metrics.__name__ and not name.startswith("_")
-    ]
-    if metric not in known:
-        raise ValueError(f'unknown metric "{metric}": choose one of {", ".join(known)}, or pass a function')
-    return metric, getattr(metrics, metric)
+    """Return the name and the function of a metric; confusion_matrix is none, for it is not one number."""
+    known = ("accuracy", "zero_one", "mean_absolute_error", "r2")
+    if metric is metrics.confusion_matrix or not (callable(metric) or metric in known):
+        raise ValueError(f"unknown metric {metric!r}: choose one of {', '.join(known)}, or pass a function")
+    if not callable(metric):
+        return metric, getattr(metrics, metric)
+    return getattr(metric, "__name__", type(metric).__name__), metric
 
 
 def _last(net: Layer) -> Layer:

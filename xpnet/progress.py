@@ -11,7 +11,13 @@ def shown(progress: bool | None) -> bool:
     """Whether to show a bar: as asked, or, left open, on a terminal or in a notebook."""
     if progress is not None:
         return progress
-    return (sys.stderr is not None and sys.stderr.isatty()) or "ipykernel" in sys.modules
+    return (sys.stderr is not None and sys.stderr.isatty()) or in_notebook()
+
+
+def in_notebook() -> bool:
+    """Whether this is a notebook's kernel."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 class Bar:

@@ -32,7 +32,12 @@ class JaxBackend(Backend):
                 raise TypeError(
                     "JAX makes float32 of float64: pass float32, or set jax.config.update('jax_enable_x64', True)"
                 )
-            host = host.astype(wide[host.dtype.name])
+            narrow = host.astype(wide[host.dtype.name])
+            if not np.array_equal(narrow, host):
+                raise TypeError(
+                    f"JAX makes {narrow.dtype} of {host.dtype}, which cannot hold {host.min()}..{host.max()}"
+                )
+            host = narrow
         return xp.array(host, device=self.device)
 
     def owns(self, array: Array) -> bool:

@@ -1,6 +1,7 @@
 """What both scikit-learn estimators share: checking settings and data, training, stopping, pickling."""
 
 import warnings
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -175,7 +176,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         sizes = self.hidden_layer_sizes
         sizes = [int(size) for size in (sizes if np.iterable(sizes) else [sizes])]
         net = fitting.network([features, *sizes, self.n_outputs_], self.activation, self.dropout)
-        mean = 1.0 if weights is None else float(weights.mean())
+        mean = 1.0 if weights is None else float(weights.mean()) or 1.0
         optimizer = fitting.optimizer(self, n, self._batch(n), mean)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         model = Model(net, objective, optimizer, seed, backend, dtype=self.dtype)
@@ -185,12 +186,16 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
 
     def _train(self, epochs: int, train: list[Any], held: list[Any] | None, partial: bool = False) -> Self:
         """Train the model and keep what scikit-learn's users look for afterwards."""
-        model, (x, target, weights), validation, score = self.model_, train, None, None
+        model, (x, target, weights), validation = self.model_, train, None
+        score: Callable[[Model], float] | None = None
         if held is not None:
             validation = (held[0], fitting.pack(model.backend, held[1], held[2], self.dtype))
             if self.early_stopping:
                 true = model.backend.asnumpy(held[1])
-                score = lambda model: self._score(home(model.predict(held[0])), true, held[2])  # noqa: E731
+
+                def score(model: Model) -> float:
+                    return self._score(home(model.predict(held[0])), true, held[2])
+
         rate = model.optimizer.lr if isinstance(model.optimizer.lr, fitting.adaptive) else None
         patience = fitting.Patience(self.tol, self.n_iter_no_change, rate, score)
         with warnings.catch_warnings():  # a Scale layer is not for this user to add
@@ -204,6 +209,8 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
                 [*self.callbacks, *([] if partial else [patience])],
                 progress=bool(self.verbose),
             )
+        if not history:
+            raise KeyboardInterrupt("Ctrl-C in the first epoch")
         for values in zip(*history.values(), strict=True):
             self.history_.add(**dict(zip(history, values, strict=True)))
         self._remember(history, patience, x.shape[0])

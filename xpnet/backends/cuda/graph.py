@@ -8,6 +8,7 @@ nothing, so a step that cannot be captured leaves θ as it was; the steps then r
 
 import ctypes
 import gc
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -194,7 +195,8 @@ class Graph:
     def nodes(self) -> int:
         """How many kernels and copies the graph holds, as the driver counts them."""
         count = ctypes.c_size_t(0)
-        function: Callable[..., int] = ctypes.CDLL("libcuda.so.1").cuGraphGetNodes
+        driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+        function: Callable[..., int] = driver.cuGraphGetNodes
         status = function(ctypes.c_void_p(self.executable.graph), None, ctypes.byref(count))
         if status:
             raise RuntimeError(f"cuGraphGetNodes failed with {status}")

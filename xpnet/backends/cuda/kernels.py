@@ -18,6 +18,7 @@ from xpnet.random import digest
 
 BLOCKS, THREADS = 1024, 256
 """The largest grid, and the threads of a block: fixed, so that sums have one order on every GPU."""
+MASK_PARAMETERS = "raw int32 key, int32 stream, int32 threshold", "bool dropped"
 
 
 def rule_parameters(program: Program) -> tuple[str, str]:
@@ -118,9 +119,7 @@ class Kernels:
         if isinstance(key, int):
             key = self.cupy.asarray(np.asarray([key], dtype=np.int32))
         threshold = min(round(p * 2**32), 2**32 - 1) - 2**31
-        operation = self._elementwise(
-            "raw int32 key, int32 stream, int32 threshold", "bool dropped", sources.MASK_OPERATION, "xpnet_mask"
-        )
+        operation = self._elementwise(*MASK_PARAMETERS, sources.MASK_OPERATION, "xpnet_mask")
         dropped = self.cupy.empty(shape, dtype=bool)
         operation(key.reshape(1), digest(purpose, 32) - 2**31, threshold, dropped)
         return dropped

@@ -1,0 +1,196 @@
+"""cuBLASLt without a GPU: its numbers against NVIDIA's headers, its descriptors, and rows seen as columns."""
+
+import ctypes
+import re
+from pathlib import Path
+
+import fake_cupy
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xpnet.backends.cuda import cublaslt, products
+from xpnet.backends.cuda.cublaslt import CublasLt, Product
+from xpnet.errors import BackendError
+
+
+@pytest.fixture(scope="module")
+def headers():
+    pathfinder = pytest.importorskip("cuda.pathfinder", reason="cuda-pathfinder is not installed: no CUDA headers here")
+    found = pathfinder.find_nvidia_header_directory("cublas")
+    if found is None:
+        pytest.skip("cuBLAS is not installed: there are no headers to compare with")
+    names = ("cublasLt.h", "cublas_api.h", "library_types.h")
+    folders = [Path(found), Path(pathfinder.find_nvidia_header_directory("cudart") or found)]
+    files = dict.fromkeys(folder / name for folder in folders for name in names if (folder / name).exists())
+    return "\n".join(file.read_text() for file in files)
+
+
+CONSTANTS = [
+    *[(f"CUBLAS_{n}", n) for n in vars(cublaslt) if n.startswith(("COMPUTE_", "OP_"))],
+    *[(f"CUDA_{n}", n) for n in vars(cublaslt) if n.startswith("R_")],
+    *[(f"CUBLASLT_MATMUL_{n}", n) for n in vars(cublaslt) if n.startswith(("DESC_", "PREF_"))],
+    *[(f"CUBLASLT_{n}", n) for n in vars(cublaslt) if n.startswith(("EPILOGUE_", "REDUCTION_"))],
+]
+
+
+def value_of(text, name):
+    expression = re.search(rf"\b{name}\s*=\s*([^,/}}]+)", text).group(1)
+    words = re.sub(r"[A-Z][A-Z0-9_]{4,}", lambda word: str(value_of(text, word.group(0))), expression)
+    return eval(words)  # numbers, |, parentheses
+
+
+def test_there_are_constants_to_compare():
+    assert len(CONSTANTS) > 25
+
+
+@pytest.mark.parametrize(("official", "ours"), CONSTANTS, ids=lambda name: name)
+def test_a_constant_is_that_of_the_header(headers, official, ours):
+    assert value_of(headers, official) == getattr(cublaslt, ours)
+
+
+def test_structures_have_the_size_of_the_header(headers):
+    (words,) = re.findall(r"uint64_t data\[(\d+)\];\s*\} cublasLtMatmulAlgo_t;", headers)
+    assert ctypes.sizeof(cublaslt.Algorithm) == 8 * int(words)
+    start = headers.index("typedef struct {", headers.index("typedef struct {\n  /** Matmul algorithm descriptor"))
+    body = headers[start : headers.index("} cublasLtMatmulHeuristicResult_t;")]
+    fields = re.findall(r"^  (\w+) (\w+)(?:\[(\d+)\])?;", body, re.MULTILINE)
+    assert [(t, int(n or 1)) for t, _, n in fields] == [
+        ("cublasLtMatmulAlgo_t", 1),
+        ("size_t", 1),
+        ("cublasStatus_t", 1),
+        ("float", 1),
+        ("int", 4),
+    ]
+    assert ctypes.sizeof(cublaslt.Heuristic) == 96
+
+
+def test_functions_have_the_arguments_of_the_header(headers):
+    counts = {"Matmul": 16, "MatmulAlgoGetHeuristic": 10, "MatmulDescCreate": 3, "MatrixLayoutCreate": 5}
+    text = re.sub(r"/\*.*?\*/|//[^\n]*", "", headers, flags=re.DOTALL)
+    for name, count in counts.items():
+        parameters = re.search(rf"cublasStatus_t CUBLASWINAPI cublasLt{name}\(([^)]*)\);", text).group(1)
+        assert parameters.count(",") + 1 == count, name
+
+
+@pytest.fixture(scope="module")
+def lt():
+    pytest.importorskip("cuda.pathfinder", reason="cuda-pathfinder is not installed: cuBLASLt cannot be found")
+    try:
+        return CublasLt()
+    except BackendError as error:
+        pytest.skip(str(error))
+
+
+PRODUCT = Product(130, 64, 784, False, True, 132, 80, 136, "float32", "tf32", cublaslt.EPILOGUE_RELU_AUX_BIAS, (4, 16, 256, 4))
+
+
+def test_what_an_operation_says_can_be_read_back(lt):
+    operation, written = lt.operation(PRODUCT, vector=0x1004, mask=0x2000), ctypes.c_size_t()
+    expected = {
+        cublaslt.DESC_TRANSA: (4, cublaslt.OP_N),
+        cublaslt.DESC_TRANSB: (4, cublaslt.OP_T),
+        cublaslt.DESC_EPILOGUE: (4, cublaslt.EPILOGUE_RELU_AUX_BIAS),
+        cublaslt.DESC_BIAS_POINTER: (8, 0x1004),
+        cublaslt.DESC_EPILOGUE_AUX_POINTER: (8, 0x2000),
+        cublaslt.DESC_EPILOGUE_AUX_LD: (8, 256),
+        0: (4, cublaslt.COMPUTE_32F_FAST_TF32),  # the compute type
+        1: (4, cublaslt.R_32F),  # the scale type
+    }
+    for attribute, (size, value) in expected.items():
+        found = ctypes.c_uint64(0)
+        arguments = operation, attribute, ctypes.byref(found), ctypes.c_size_t(size), ctypes.byref(written)
+        assert lt.library.cublasLtMatmulDescGetAttribute(*arguments) == 0
+        assert (written.value, found.value) == (size, value), attribute
+
+
+def test_layouts_can_be_read_back(lt):
+    for rows, columns, ld in PRODUCT.layouts():
+        layout, written = lt.layout("float64", rows, columns, ld), ctypes.c_size_t()
+        for attribute, size, value in ((0, 4, cublaslt.R_64F), (2, 8, rows), (3, 8, columns), (4, 8, ld)):
+            found = ctypes.c_uint64(0)
+            arguments = layout, attribute, ctypes.byref(found), ctypes.c_size_t(size), ctypes.byref(written)
+            assert lt.library.cublasLtMatrixLayoutGetAttribute(*arguments) == 0
+            assert found.value == value
+
+
+def test_preferences_can_be_read_back(lt):
+    preference, written = lt.preference((4, 16, 256)), ctypes.c_size_t()
+    for attribute, size, value in ((1, 8, 2**25), (3, 4, 2), (5, 4, 4), (6, 4, 16), (7, 4, 256), (8, 4, 256)):
+        found = ctypes.c_uint64(0)
+        arguments = preference, attribute, ctypes.byref(found), ctypes.c_size_t(size), ctypes.byref(written)
+        assert lt.library.cublasLtMatmulPreferenceGetAttribute(*arguments) == 0
+        assert found.value == value
+
+
+def test_a_library_that_is_not_there_is_one_line(monkeypatch):
+    def missing(name):
+        raise ImportError("No module named 'cuda'\nmore")
+
+    monkeypatch.setattr(cublaslt, "import_module", missing)
+    with pytest.raises(BackendError, match=r"cuBLASLt could not be loaded \(No module named 'cuda'\): run `xpnet doctor`$"):
+        cublaslt.find_library()
+
+
+# ---- rows seen as columns: products at addresses, by NumPy in cuBLASLt's place ----
+
+
+def device(host):
+    return fake_cupy.ndarray(host)
+
+
+def matrix(rng, rows, columns, dtype, transposed, offset, padding):
+    """A matrix somewhere in memory: shifted by `offset` elements, its lines `padding` apart, perhaps transposed."""
+    lines, length = (columns, rows) if transposed else (rows, columns)
+    flat = rng.normal(size=offset + lines * (length + padding)).astype(dtype)
+    view = flat[offset:].reshape(lines, length + padding)[:, :length]
+    return view.T if transposed else view
+
+
+SIZE, SHIFT = st.integers(1, 9), st.integers(0, 3)
+
+
+@given(SIZE, SIZE, SIZE, st.booleans(), st.booleans(), SHIFT, SHIFT, st.sampled_from(["float32", "float64"]))
+def test_every_layout_multiplies(n, k, m, ta, tb, offset, padding, dtype):
+    rng = np.random.default_rng(n * 100 + k * 10 + m)
+    a, b = matrix(rng, n, k, dtype, ta, offset, padding), matrix(rng, k, m, dtype, tb, offset, padding)
+    out = matrix(rng, n, m, dtype, False, offset, padding)
+    engine = products.Products(fake_cupy, "float32", fake_cupy.FakeLt())
+    result = engine.multiply(device(a), device(b), device(out))
+    assert result is not None
+    np.testing.assert_allclose(out, a @ b, rtol=1e-4, atol=1e-4)
+    (what,) = engine.plans
+    assert what.alignment[2] == products.alignment(out.__array_interface__["data"][0])
+
+
+def test_alignments_are_true():
+    assert [products.alignment(p) for p in (4, 8, 12, 256, 4096, 0x1004)] == [4, 8, 4, 256, 256, 4]
+
+
+def test_what_it_leaves_to_cupy():
+    engine = products.Products(fake_cupy, "float32", fake_cupy.FakeLt())
+    a = np.ones((4, 6), dtype="float32")
+    strided = device(np.ones((4, 12), dtype="float32")[:, ::2])
+    for left, right in (
+        (a, np.ones((6, 2))),  # two precisions
+        (a.astype(int), np.ones((6, 2), dtype=int)),  # integers
+        (a[:0], np.ones((6, 2), dtype="float32")),  # nothing
+        (a, np.ones(6, dtype="float32")),  # a vector
+        (a, np.ones((5, 2), dtype="float32")),  # lengths that do not fit
+    ):
+        assert engine.multiply(device(left), device(right)) is None
+    assert engine.multiply(strided, device(np.ones((6, 2), dtype="float32"))) is None
+    assert engine.multiply(device(a), device(a.T), device(np.ones((4, 4), dtype="float32").T)) is None
+
+
+def test_a_plan_is_made_once_and_each_stream_has_its_workspace():
+    engine = products.Products(fake_cupy, "float32", fake_cupy.FakeLt())
+    a, b = device(np.ones((4, 6), dtype="float32")), device(np.ones((6, 2), dtype="float32"))
+    out = device(np.empty((4, 2), dtype="float32"))
+    for _ in range(3):
+        engine.multiply(a, b, out)
+    with fake_cupy.Stream(non_blocking=True):
+        engine.multiply(a, b, out)
+    assert len(engine.plans) == 1
+    assert len(engine.workspaces) == 2

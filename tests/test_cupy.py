@@ -1,0 +1,324 @@
+"""The CuPy backend on a CuPy without a GPU (`fake_cupy`): its kernels' own C++, products by columns, graphs replayed."""
+
+import gc
+import warnings
+
+import cuda_host
+import fake_cupy
+import numpy as np
+import pytest
+
+import xpnet as xn
+from xpnet import losses, optimizers
+from xpnet.backends import cupy as backend_module
+from xpnet.backends.base import Backend
+from xpnet.backends.cuda import cublaslt, graph, kernels
+from xpnet.errors import BackendError
+from xpnet.layers import Context
+from xpnet.layers.fused import Chain
+from xpnet.parameters import split
+from xpnet.selfcheck import numbers, training
+
+pytestmark = cuda_host.needs_compiler
+
+
+@pytest.fixture(autouse=True)
+def small_grids(monkeypatch):
+    monkeypatch.setattr(kernels, "BLOCKS", 2)
+    monkeypatch.setattr(kernels, "THREADS", 64)
+    monkeypatch.setattr(graph.Graph, "nodes", property(lambda self: len(self.executable.tape)))
+
+
+def data(n=72, features=6, classes=5):
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (n, features)).astype(np.uint8), rng.integers(0, classes, n).astype(np.int32)
+
+
+def model(backend, optimizer=None, loss=xn.cross_entropy, metrics=("accuracy",), dropout=True, **settings):
+    middle = [xn.Dropout(0.3)] if dropout else []
+    net = xn.Sequential(xn.Scale(1 / 255), xn.Linear(6, 12), xn.ReLU(), *middle, xn.Linear(12, 8), xn.ReLU(), xn.Linear(8, 5))
+    return xn.Model(net, loss, optimizer or xn.AdamW(1e-2), seed=3, backend=backend, metrics=metrics, **settings)
+
+
+def fit(one, epochs=4, batch_size=16):
+    x, y = data()
+    history = one.fit(one.backend.asarray(x), one.backend.asarray(y), epochs, batch_size, progress=False)
+    return np.array(one.backend.asnumpy(one.theta)), history
+
+
+def close(found, expected, tolerance=1e-6):
+    np.testing.assert_allclose(found, expected, atol=tolerance * float(np.max(np.abs(expected))), rtol=0)
+
+
+# ---- training: what NumPy computes, step by step and replayed ----
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [xn.SGD(0.1), xn.SGD(0.1, momentum=0.9, weight_decay=0.01), xn.Adam(xn.cosine(0.01, steps=16), clip_norm=0.5), xn.AdamW()],
+    ids=str,
+)
+def test_training_gives_numpys_numbers(optimizer, dtype):
+    one = model(fake_cupy.fake_backend(), optimizer, dtype=dtype)
+    theta, history = fit(one)
+    expected, reference = fit(model("numpy", optimizer, dtype=dtype))
+    close(theta, expected, 2e-5 if dtype == "float32" else 1e-12)
+    assert history["accuracy"] == pytest.approx(reference["accuracy"])
+    (captured,) = one._run.graphs.values()
+    assert captured.executable.launches == 3, "one epoch to warm up, and three as a graph; the short batches one by one"
+
+
+def test_a_graph_gives_the_bits_of_the_same_steps_one_by_one():
+    replayed, plain = model(fake_cupy.fake_backend()), model(fake_cupy.fake_backend())
+    plain._run = Backend.compile(plain.backend, plain._step)
+    (theta, history), (expected, reference) = fit(replayed, epochs=6), fit(plain, epochs=6)
+    np.testing.assert_array_equal(theta, expected)
+    assert history["loss"] == reference["loss"]
+    assert replayed._run.graphs
+
+
+def test_a_step_is_eleven_nodes():
+    one = model(fake_cupy.fake_backend(), metrics=(), dropout=False)
+    fit(one)
+    more_layer = 3  # a third linear layer: one product forward, two backward
+    unreal = 1  # `empty_like` is work for the fake only
+    assert one._run.nodes_per_step == pytest.approx(11 + more_layer + unreal, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    "lacks",
+    [
+        (cublaslt.EPILOGUE_DRELU_BGRAD,),
+        (cublaslt.EPILOGUE_DRELU_BGRAD, cublaslt.EPILOGUE_DRELU),
+        (cublaslt.EPILOGUE_BGRADA,),
+        (cublaslt.EPILOGUE_BIAS, cublaslt.EPILOGUE_RELU_AUX_BIAS),
+    ],
+)
+def test_epilogues_that_cublaslt_cannot_do_are_done_otherwise(lacks):
+    theta, _ = fit(model(fake_cupy.fake_backend(lacks=lacks)))
+    close(theta, fit(model("numpy"))[0], 2e-5)
+
+
+def test_without_cublaslt_steps_run_one_by_one_and_say_so_once():
+    one = model(fake_cupy.fake_backend(lt=False))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        theta, _ = fit(one)
+    assert [str(w.message) for w in caught] == [
+        "steps run one by one, not as a CUDA graph: calling cuBLAS API during stream capture is currently unsupported"
+    ]
+    close(theta, fit(model("numpy"))[0], 2e-5)
+    assert one.backend.dense.__class__.__name__ == "Dense"
+
+
+def test_a_loss_that_waits_for_the_host_is_not_captured():
+    def impatient(scores, labels):
+        value, gradient = losses.cross_entropy(scores, labels)
+        return value * (1.0 if float(value) >= 0 else 1.0), gradient
+
+    with pytest.warns(RuntimeWarning, match="one by one, not as a CUDA graph: .*capturing, so reading a value"):
+        theta, _ = fit(model(fake_cupy.fake_backend(), loss=impatient))
+    close(theta, fit(model("numpy"))[0], 2e-5)
+
+
+def test_a_bad_step_changes_nothing_and_is_named():
+    one = model(fake_cupy.fake_backend(), xn.SGD(1e30), dropout=False)
+    x, y = data()
+    with pytest.raises(xn.NonFiniteError, match=r"at step \d+ \(epoch 1\)"):
+        one.fit(x, y, 3, 16, progress=False)
+    assert np.all(np.isfinite(one.backend.asnumpy(one.theta)))
+
+
+def test_assigned_theta_reaches_the_graph():
+    one, reference = model(fake_cupy.fake_backend()), model("numpy")
+    x, y = (one.backend.asarray(a) for a in data())
+    one.fit(x, y, 3, 16, progress=False)
+    reference.fit(*data(), 3, 16, progress=False)
+    one.theta = one.backend.asarray(np.array(reference.theta)) * 0.5
+    reference.theta = reference.theta * np.float32(0.5)
+    one.fit(x, y, 2, 16, progress=False)
+    reference.fit(*data(), 2, 16, progress=False)
+    close(one.backend.asnumpy(one.theta), reference.theta, 2e-5)
+
+
+def test_graphs_of_old_data_are_let_go_with_their_memory():
+    one = model(fake_cupy.fake_backend())
+    fit(one)
+    (old,) = one._run.graphs.values()
+    pool = old.pool
+    del old
+    fit(one)  # the same numbers at other addresses
+    gc.collect()
+    assert len(one._run.graphs) == 1
+    assert pool.freed
+
+
+# ---- bad input ----
+
+
+def test_host_arrays_in_a_compiled_step_are_refused():
+    one = model(fake_cupy.fake_backend())
+    x, y = data()
+    before = np.array(one.backend.asnumpy(one.theta))
+    with pytest.raises(TypeError, match=r"a compiled step takes arrays on <CUDA Device 0>, got a numpy array on cpu: use"):
+        one._steps(x, y, np.arange(32, dtype=np.int32).reshape(2, 16))
+    np.testing.assert_array_equal(one.backend.asnumpy(one.theta), before)
+
+
+def test_arrays_of_another_gpu_are_refused():
+    one = model(fake_cupy.fake_backend())
+    x, y = data()
+    with pytest.raises(TypeError, match="CUDA Device 1.*the model is on cupy <CUDA Device 0>|Device 1"):
+        one._steps(fake_cupy.ndarray(x, device=1), fake_cupy.ndarray(y), np.arange(32, dtype=np.int32).reshape(2, 16))
+
+
+def test_columns_of_two_lengths_are_refused():
+    steps = fake_cupy.fake_backend().compile(lambda carry, fixed, x: (carry, ()))
+    with pytest.raises(ValueError, match=r"columns of one length, got \[2, 3\]"):
+        steps((fake_cupy.ones(3, "float32"),), (), ([1, 2], [1, 2, 3]))
+
+
+def test_a_step_whose_carry_grows_is_not_captured():
+    backend = fake_cupy.fake_backend()
+
+    def grow(carry, fixed, x):
+        return {**carry, f"more{len(carry)}": carry["a"] * 1.0}, (backend.xp.sum(carry["a"]),)
+
+    steps = backend.compile(grow)
+    carry = {"a": fake_cupy.ones(3, "float32")}
+    carry, _ = steps(carry, (), ([0.0, 0.0],))
+    with pytest.warns(RuntimeWarning, match="the carry changes its form from step to step"):
+        for _ in range(2):
+            steps({"a": carry["a"]}, (), ([0.0, 0.0],))
+
+
+def test_out_of_memory_says_how_much_and_what_to_lower():
+    backend = fake_cupy.fake_backend()
+
+    def hungry(carry, fixed, x):
+        error = fake_cupy.OutOfMemoryError("Out of memory")
+        error._size = 3 * 2**30
+        raise error
+
+    theta = fake_cupy.ones(3, "float32")
+    text = r"memory is full: 3,072 MiB asked for, 81,920 MiB of 81,920 MiB free: lower batch_size"
+    for steps in (1, 2):
+        with pytest.raises(BackendError, match=text):
+            backend.compile(hungry)((theta,), (), ([0.0] * steps,))
+    np.testing.assert_array_equal(backend.asnumpy(theta), np.ones(3))
+
+
+def test_precisions():
+    backend = fake_cupy.fake_backend()
+    assert backend.with_matmul("tf32").products.precision == "tf32"
+    assert backend.precision == "float32", "the backend itself stays as it was"
+    with pytest.raises(BackendError, match='unknown precision "float16": choose one of float32, tf32, bfloat16'):
+        backend.with_matmul("float16")
+    lame = fake_cupy.fake_backend(lt=False)
+    lame.__class__ = type("Lame", (fake_cupy.FakeBackend,), {"lt": False})
+    with pytest.raises(BackendError, match='matmul="tf32" needs cuBLASLt'):
+        lame.with_matmul("tf32")
+    with pytest.raises(BackendError, match='numpy multiplies in the precision of its arrays: "tf32" needs cupy'):
+        xn.backend("numpy").with_matmul("tf32")
+    assert xn.backend("numpy").with_matmul("float32") is xn.backend("numpy")
+
+
+def test_a_missing_gpu_is_refused_by_name(monkeypatch):
+    monkeypatch.setattr(backend_module, "cupy", fake_cupy)
+    with pytest.raises(BackendError, match=r'CuPy has no device "7" here: choose one of \[\'0\'\]'):
+        backend_module.connect("7")
+
+
+# ---- the seams ----
+
+
+def test_a_rule_that_cannot_become_a_kernel_runs_in_its_plain_form():
+    def by_order(xp, theta, g):
+        return (xp.sort(theta - g),)
+
+    backend = fake_cupy.fake_backend()
+    theta, g = fake_cupy.asarray(np.asarray([3.0, 1.0, 2.0])), fake_cupy.ones(3, "float64")
+    backend.map(by_order)((theta,), (g,), ())
+    np.testing.assert_array_equal(backend.asnumpy(theta), [0.0, 1.0, 2.0])
+
+
+def test_functions_without_a_kernel_stay_themselves():
+    backend = fake_cupy.fake_backend()
+    assert backend.native(losses.huber) is losses.huber
+    scores, labels = fake_cupy.ones((3, 4), "float32"), fake_cupy.zeros(3, "int64")
+    value, _ = backend.native(losses.cross_entropy)(scores, labels)  # no kernel for 64-bit labels
+    assert float(value) == pytest.approx(np.log(4))
+    with pytest.raises(xn.ShapeError, match=r"expected scores \(N, C\) and labels \(N,\)"):
+        backend.native(losses.cross_entropy)(scores, labels[:2])
+
+
+def test_every_native_name_is_a_function_that_exists():
+    for name, kernel in backend_module.NATIVE.items():
+        module, _, function = name.rpartition(".")
+        assert callable(getattr(__import__(module, fromlist=[function]), function)), name
+        assert callable(getattr(kernels.Kernels, kernel)), kernel
+
+
+@pytest.mark.parametrize("need_dx", [True, False])
+@pytest.mark.parametrize("out", [True, False])
+def test_a_chain_is_its_layers(need_dx, out):
+    layers = (xn.Linear(7, 5), xn.ReLU(), xn.Linear(5, 130), xn.Linear(130, 4), xn.ReLU(), xn.Tanh(), xn.Linear(4, 3))
+    net, rng = xn.Sequential(*layers), np.random.default_rng(0)
+    assert [type(layer) for _, layer, _ in net._fused_slots] == [Chain, xn.Tanh, Chain]
+    assert net._fused_slots[0][1].relu == (True, False, True)
+    theta, x, dy = rng.normal(size=net.size), rng.normal(size=(6, 7)), rng.normal(size=(6, 3))
+    results = []
+    for backend in (fake_cupy.fake_backend(), xn.backend("numpy")):
+        t, a, d = (backend.asarray(h) for h in (theta, x, dy))
+        y, pullback = net.forward(split(backend.xp, t, net.layout), a, Context(backend))
+        outs, finish = backend.join(t, net.layout)
+        dx, gradients = pullback(d, need_dx, outs if out else ())
+        flat = backend.asnumpy(finish(gradients))
+        results.append((backend.asnumpy(y), None if dx is None else backend.asnumpy(dx), flat))
+    for found, expected in zip(*results, strict=True):
+        assert (found is None) == (expected is None)
+        if found is not None:
+            close(found, expected, 1e-13)
+
+
+def test_a_watched_network_is_not_fused():
+    net, seen = xn.Sequential(xn.Linear(3, 2), xn.ReLU(), xn.Linear(2, 2)), []
+    backend = fake_cupy.fake_backend()
+    theta = backend.asarray(np.ones(net.size, dtype="float32"))
+    net(theta, fake_cupy.ones((4, 3), "float32"), watch=lambda path, y: seen.append(path), backend=backend)
+    assert seen == ["0", "1", "2"]
+
+
+def test_the_fake_enforces_cupys_rules():
+    a = fake_cupy.ones(3, "float32")
+    with pytest.raises(TypeError, match="Implicit conversion"):
+        np.asarray(a)
+    with pytest.raises(TypeError, match="no index"):
+        [1, 2, 3][a[0]]
+    with pytest.raises(TypeError, match="Unsupported type"):
+        a + np.ones(3, "float32")
+    assert fake_cupy.xp.sum(a).shape == ()
+    taken = fake_cupy.xp.take(a, fake_cupy.asarray(np.asarray([7])), axis=0)
+    assert float(taken[0]) == 1.0, "an index out of range wraps"
+
+
+@pytest.mark.parametrize("check", numbers.CHECKS, ids=lambda check: check.__name__)
+def test_selfcheck_passes_on_the_fake(check):
+    with np.errstate(all="ignore"):
+        assert check(fake_cupy.fake_backend(), quick=True)
+
+
+@pytest.mark.parametrize("check", [training.replay, training.precisions, training.errors], ids=lambda check: check.__name__)
+def test_selfcheck_of_training_passes_on_the_fake(check):
+    assert check(fake_cupy.fake_backend(), quick=True)
+
+
+def test_optimizers_keep_theta_where_it_is():
+    backend = fake_cupy.fake_backend()
+    theta = fake_cupy.ones(10, "float32")
+    optimizer = optimizers.Adam()
+    state = optimizer.init(theta)
+    new = optimizer.update(theta, theta * 0.1, state.slots, optimizer.scalars(0), backend=backend)
+    assert new.theta is theta
+    assert new.slots == state.slots or all(a is b for a, b in zip(new.slots, state.slots, strict=True))
