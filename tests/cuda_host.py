@@ -24,8 +24,8 @@ SHIM = r"""
 #include <functional>
 #include <ucontext.h>
 #include <vector>
-using std::exp; using std::expm1; using std::fabs; using std::isfinite; using std::log; using std::log1p; using std::sqrt;
-using std::tanh;
+using std::exp; using std::expm1; using std::fabs; using std::isfinite;
+using std::log; using std::log1p; using std::sqrt; using std::tanh;
 #define __global__
 #define __device__ static
 #define __shared__ static
@@ -121,7 +121,7 @@ def kernel(source, name):
     start = source.index(f"__global__ void {name}(") + len(f"__global__ void {name}(")
     parameters = source[start : source.index(")", start)]
     names = [p.split()[-1].lstrip("*") for p in parameters.split(",")]
-    wrapped = f"extern \"C\" void run_{name}(unsigned int blocks, unsigned int threads, {parameters}) {{"
+    wrapped = f'extern "C" void run_{name}(unsigned int blocks, unsigned int threads, {parameters}) {{'
     wrapped += f" launch(blocks, threads, [=] {{ {name}({', '.join(names)}); }}); }}"
     return getattr(load(SHIM + source + wrapped), f"run_{name}")
 

@@ -270,7 +270,7 @@ class ElementwiseKernel:
         kinds = {a.dtype.name for (dtype, _, _), a in given if dtype == "T"}
         assert len(kinds) <= 1, f"T is {kinds}"
         shapes = {a.shape for (_, _, kind), a in given if isinstance(a, ndarray) and kind != "raw"}
-        assert len(shapes) <= 1 and (shapes or size > 0), shapes
+        assert len(shapes) == 1 or size > 0, shapes
         n = size if size > 0 else int(np.prod(shapes.pop()))
         parameters, values = [], []
         for (dtype, name, kind), a in given:
@@ -390,7 +390,8 @@ class FakeLt:
         return None if product.epilogue in self.lacks else cublaslt.Plan(product, None, (), None, None, None)
 
     def run(self, plan, a, b, d, workspace, stream, vector=0, mask=0):
-        assert workspace and (stream == streams[-1].ptr)
+        assert workspace
+        assert stream == streams[-1].ptr
         ask(lambda: play(plan.product, a, b, d, vector, mask))
 
 
@@ -407,9 +408,7 @@ def by_columns(address, rows, columns, ld, dtype):
 
 def play(p, a, b, d, vector, mask):
     """D = op(A) op(B), then the epilogue, in the order in which cublasLt.h describes it."""
-    first, second, out = (
-        by_columns(x, *sizes, p.dtype) for x, sizes in zip((a, b, d), p.layouts(), strict=True)
-    )
+    first, second, out = (by_columns(x, *sizes, p.dtype) for x, sizes in zip((a, b, d), p.layouts(), strict=True))
     first, second = (first.T if p.transpose_a else first), (second.T if p.transpose_b else second)
     assert (first.shape, second.shape) == ((p.m, p.k), (p.k, p.n))
     with np.errstate(all="ignore"):

@@ -40,6 +40,7 @@ ORDER = [
     "plot",
     "live",
     "testing",
+    "selfcheck",
     "__init__",
     "selfcheck",
     "interop",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import xpnet as xn
-from xpnet import description
+from xpnet import description, storage
 from xpnet.errors import CheckpointError
 
 X = np.random.default_rng(0).normal(size=(20, 3)).astype("float32")

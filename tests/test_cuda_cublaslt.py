@@ -83,7 +83,9 @@ def lt():
         pytest.skip(str(error))
 
 
-PRODUCT = Product(130, 64, 784, False, True, 132, 80, 136, "float32", "tf32", cublaslt.EPILOGUE_RELU_AUX_BIAS, (4, 16, 256, 4))
+PRODUCT = Product(
+    130, 64, 784, False, True, 132, 80, 136, "float32", "tf32", cublaslt.EPILOGUE_RELU_AUX_BIAS, (4, 16, 256, 4)
+)
 
 
 def test_what_an_operation_says_can_be_read_back(lt):
@@ -129,7 +131,9 @@ def test_a_library_that_is_not_there_is_one_line(monkeypatch):
         raise ImportError("No module named 'cuda'\nmore")
 
     monkeypatch.setattr(cublaslt, "import_module", missing)
-    with pytest.raises(BackendError, match=r"cuBLASLt could not be loaded \(No module named 'cuda'\): run `xpnet doctor`$"):
+    with pytest.raises(
+        BackendError, match=r"cuBLASLt could not be loaded \(No module named 'cuda'\): run `xpnet doctor`$"
+    ):
         cublaslt.find_library()
 
 

@@ -115,7 +115,10 @@ def test_a_missing_library(name, what):
     [
         (library(free=2**20), r"the memory of GPU 0 is full \(1 MiB of 81,920 MiB free\): end what nvidia-smi lists"),
         (library(trial="cudaErrorMemoryAllocation: out of memory"), r"the memory of GPU 0 is full: end what"),
-        (library(trial="cudaErrorECCUncorrectable: bad\nx"), r"failed a trial computation \(cudaErrorECC.*: bad\): check"),
+        (
+            library(trial="cudaErrorECCUncorrectable: bad\nx"),
+            r"failed a trial computation \(cudaErrorECC.*: bad\): check",
+        ),
         (library(trial=1000.0), r"GPU 0 computed 1000.0 where 1024.0 is right: check its health with nvidia-smi"),
     ],
 )

@@ -45,7 +45,10 @@ def test_the_text_of_a_rule_says_what_the_rule_says(rule, dtype, alive):
     state, inputs, scalars = numbers(rule, dtype)
     new = [s.copy() for s in state]
     program = symbols.trace(rule, *RULES[rule])
-    parameters = [("T", f"x{k}", "in") for k in range(len(inputs))] + [("T", "scalars", "raw"), ("bool", "alive", "raw")]
+    parameters = [("T", f"x{k}", "in") for k in range(len(inputs))] + [
+        ("T", "scalars", "raw"),
+        ("bool", "alive", "raw"),
+    ]
     parameters += [("T", f"s{k}", "out") for k in range(len(state))]
     arrays = [*inputs, np.asarray(scalars, dtype=dtype), np.asarray([alive]), *new]
     run = cuda_host.elementwise(tuple(parameters), program.body(), dtype)
@@ -100,7 +103,7 @@ def branches(xp, theta, g):
         (lambda xp, theta, g: (theta**3,), "a power of 3"),
         (lambda xp, theta, g: (theta, g), "it returns 2 arrays for a state of 1"),
         (lambda xp, theta, g: (theta > g,), "something else than numbers"),
-        (lambda xp, theta, g: (theta + [1.0],), "add of a list"),
+        (lambda xp, theta, g: (theta + "1.0",), "add of a str"),
         (lambda xp, theta, g: (theta.sum(),), "no attribute 'sum'"),
     ],
 )
@@ -162,7 +165,12 @@ def test_the_cross_entropy_kernel(dtype, n, c, blocks):
 @pytest.mark.parametrize("key", [0, 7, -(2**31), 2**31 - 1])
 @pytest.mark.parametrize("p", [0.0, 0.3, 0.999])
 def test_the_mask_kernel_gives_the_bits_of_every_other_backend(key, p):
-    kinds = (("int32", "key", "raw"), ("int32", "stream", "scalar"), ("int32", "threshold", "scalar"), ("bool", "dropped", "out"))
+    kinds = (
+        ("int32", "key", "raw"),
+        ("int32", "stream", "scalar"),
+        ("int32", "threshold", "scalar"),
+        ("bool", "dropped", "out"),
+    )
     run = cuda_host.elementwise(kinds, sources.MASK_OPERATION, "float32")
     dropped, keys = np.zeros(10_000, dtype=bool), np.asarray([key], dtype=np.int32)
     stream, threshold = random.digest("2.1", 32) - 2**31, min(round(p * 2**32), 2**32 - 1) - 2**31

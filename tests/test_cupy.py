@@ -1,4 +1,4 @@
-"""The CuPy backend on a CuPy without a GPU (`fake_cupy`): its kernels' own C++, products by columns, graphs replayed."""
+"""The CuPy backend on a CuPy without a GPU (`fake_cupy`): kernels from their own C++, products by columns, graphs."""
 
 import gc
 import warnings
@@ -36,7 +36,9 @@ def data(n=72, features=6, classes=5):
 
 def model(backend, optimizer=None, loss=xn.cross_entropy, metrics=("accuracy",), dropout=True, **settings):
     middle = [xn.Dropout(0.3)] if dropout else []
-    net = xn.Sequential(xn.Scale(1 / 255), xn.Linear(6, 12), xn.ReLU(), *middle, xn.Linear(12, 8), xn.ReLU(), xn.Linear(8, 5))
+    net = xn.Sequential(
+        xn.Scale(1 / 255), xn.Linear(6, 12), xn.ReLU(), *middle, xn.Linear(12, 8), xn.ReLU(), xn.Linear(8, 5)
+    )
     return xn.Model(net, loss, optimizer or xn.AdamW(1e-2), seed=3, backend=backend, metrics=metrics, **settings)
 
 
@@ -56,7 +58,12 @@ def close(found, expected, tolerance=1e-6):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     "optimizer",
-    [xn.SGD(0.1), xn.SGD(0.1, momentum=0.9, weight_decay=0.01), xn.Adam(xn.cosine(0.01, steps=16), clip_norm=0.5), xn.AdamW()],
+    [
+        xn.SGD(0.1),
+        xn.SGD(0.1, momentum=0.9, weight_decay=0.01),
+        xn.Adam(xn.cosine(0.01, steps=16), clip_norm=0.5),
+        xn.AdamW(),
+    ],
     ids=str,
 )
 def test_training_gives_numpys_numbers(optimizer, dtype):
@@ -115,7 +122,7 @@ def test_without_cublaslt_steps_run_one_by_one_and_say_so_once():
 def test_a_loss_that_waits_for_the_host_is_not_captured():
     def impatient(scores, labels):
         value, gradient = losses.cross_entropy(scores, labels)
-        return value * (1.0 if float(value) >= 0 else 1.0), gradient
+        return (value if float(value) >= 0 else -value), gradient
 
     with pytest.warns(RuntimeWarning, match="one by one, not as a CUDA graph: .*capturing, so reading a value"):
         theta, _ = fit(model(fake_cupy.fake_backend(), loss=impatient))
@@ -161,7 +168,9 @@ def test_host_arrays_in_a_compiled_step_are_refused():
     one = model(fake_cupy.fake_backend())
     x, y = data()
     before = np.array(one.backend.asnumpy(one.theta))
-    with pytest.raises(TypeError, match=r"a compiled step takes arrays on <CUDA Device 0>, got a numpy array on cpu: use"):
+    with pytest.raises(
+        TypeError, match=r"a compiled step takes arrays on <CUDA Device 0>, got a numpy array on cpu: use"
+    ):
         one._steps(x, y, np.arange(32, dtype=np.int32).reshape(2, 16))
     np.testing.assert_array_equal(one.backend.asnumpy(one.theta), before)
 
@@ -169,7 +178,7 @@ def test_host_arrays_in_a_compiled_step_are_refused():
 def test_arrays_of_another_gpu_are_refused():
     one = model(fake_cupy.fake_backend())
     x, y = data()
-    with pytest.raises(TypeError, match="CUDA Device 1.*the model is on cupy <CUDA Device 0>|Device 1"):
+    with pytest.raises(TypeError, match="takes arrays on <CUDA Device 0>, got a fake_cupy array on <CUDA Device 1>"):
         one._steps(fake_cupy.ndarray(x, device=1), fake_cupy.ndarray(y), np.arange(32, dtype=np.int32).reshape(2, 16))
 
 
@@ -189,8 +198,7 @@ def test_a_step_whose_carry_grows_is_not_captured():
     carry = {"a": fake_cupy.ones(3, "float32")}
     carry, _ = steps(carry, (), ([0.0, 0.0],))
     with pytest.warns(RuntimeWarning, match="the carry changes its form from step to step"):
-        for _ in range(2):
-            steps({"a": carry["a"]}, (), ([0.0, 0.0],))
+        steps({"a": carry["a"]}, (), ([0.0, 0.0],))
 
 
 def test_out_of_memory_says_how_much_and_what_to_lower():
@@ -309,7 +317,9 @@ def test_selfcheck_passes_on_the_fake(check):
         assert check(fake_cupy.fake_backend(), quick=True)
 
 
-@pytest.mark.parametrize("check", [training.replay, training.precisions, training.errors], ids=lambda check: check.__name__)
+@pytest.mark.parametrize(
+    "check", [training.replay, training.precisions, training.errors], ids=lambda check: check.__name__
+)
 def test_selfcheck_of_training_passes_on_the_fake(check):
     assert check(fake_cupy.fake_backend(), quick=True)
 

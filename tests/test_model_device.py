@@ -67,10 +67,12 @@ def test_a_loss_of_ones_own_gets_the_targets_as_they_are(backend):
 
 
 def test_device_data_stays_where_it_is(backend, monkeypatch):
+    if isinstance(backend.asarray([0.0]), np.ndarray):
+        pytest.skip(f"{backend.name}: the device is the host itself, and nothing travels")
     x, labels = blobs(50)
     xd, yd = backend.asarray(x), backend.asarray(labels)
     seen = data.place("x", xd, backend, "float32")
-    assert seen is xd or np.shares_memory(seen, xd)
+    assert seen is xd
     sent = []
     asarray = backend.asarray
 
@@ -81,10 +83,8 @@ def test_device_data_stays_where_it_is(backend, monkeypatch):
     model = classifier(backend)
     monkeypatch.setattr(backend, "asarray", spy)
     model.fit(xd, yd, epochs=1, batch_size=16)
-    travelled = [host for host in sent if host is not xd and host is not yd]  # NumPy is handed its own
-    assert travelled
-    assert all(host.dtype == np.int32 for host in travelled)
-    assert sum(host.size for host in travelled) == 50  # the order of the samples
+    assert all(host.dtype == np.int32 for host in sent)
+    assert sum(host.size for host in sent) == 50  # the order of the samples
 
 
 def test_no_step_waits_for_the_device(backend, monkeypatch):

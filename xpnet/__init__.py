@@ -89,6 +89,7 @@ __all__ = [
     "cosine",
     "cross_entropy",
     "datasets",
+    "export_onnx",
     "hinge",
     "huber",
     "load",
@@ -109,11 +110,12 @@ __all__ = [
 
 if TYPE_CHECKING:
     from xpnet import plot, testing
+    from xpnet.interop.onnx import export_onnx
     from xpnet.live import Live, Movie
     from xpnet.microscope import Microscope
 
 LATER = {"Live": "xpnet.live", "Movie": "xpnet.live", "Microscope": "xpnet.microscope"}
-LATER |= {"plot": "xpnet.plot", "testing": "xpnet.testing"}
+LATER |= {"export_onnx": "xpnet.interop.onnx", "plot": "xpnet.plot", "testing": "xpnet.testing"}
 
 
 def __getattr__(name: str) -> object:

@@ -14,6 +14,7 @@ import numpy as np
 from xpnet import losses, random
 from xpnet.arrays import Array, Namespace, describe, is_floating
 from xpnet.backends import LIBRARIES, Backend, library_of
+from xpnet.backends import backend as find_backend
 from xpnet.errors import DataError, DataWarning, ShapeError
 from xpnet.layers import Layer, Scale
 from xpnet.parameters import Shape
@@ -26,40 +27,58 @@ UNUSUAL = {"bool": "uint8", "uint16": "int32", "uint32": "int64", "uint64": "int
 """Types of numbers that not every library computes with, and what becomes of them."""
 
 
-def place(name: str, data: Any, backend: Backend, dtype: str) -> Array:
-    """Return data as an array of the backend: floats as `dtype`, integers as they are; `name` is for the messages."""
+def read(name: str, data: Any, backend: Backend, dtype: str) -> Array:
+    """Return data as an array, where it lies: floats as `dtype`, integers as they are; `name` is for the messages."""
     library = library_of(data)
-    if library == "numpy" or not backend.owns(data):
-        if library in LIBRARIES and library != "numpy":
-            remedy = "on that device" if library == backend.name else f"with backend={library!r}"
-            raise TypeError(
-                f"{name} is {describe(data)}, but the model is on {backend.name} {backend.device}: "
-                f"pass a NumPy array, or make the model {remedy}"
-            )
-        host = np.asarray(data)
-        if host.dtype.kind not in "biuf":
-            raise DataError(f"{name} must hold numbers, got {host.dtype}: encode it first")
-        host = host.astype(UNUSUAL.get(host.dtype.name, host.dtype), copy=False)
-        data = backend.asarray(host, dtype=dtype if host.dtype.kind == "f" else None)
+    if library != "numpy" and backend.owns(data):
+        if is_floating(backend.xp, data) and data.dtype != getattr(backend.xp, dtype):
+            data = backend.xp.astype(data, getattr(backend.xp, dtype))
+    elif library in LIBRARIES and library != "numpy":
+        remedy = "on that device" if library == backend.name else f"with backend={library!r}"
+        raise TypeError(
+            f"{name} is {describe(data)}, but the model is on {backend.name} {backend.device}: "
+            f"pass a NumPy array, or make the model {remedy}"
+        )
+    else:
+        data = np.asarray(data)
+        if data.dtype.kind not in "biuf":
+            raise DataError(f"{name} must hold numbers, got {data.dtype}: encode it first")
+        kind = dtype if data.dtype.kind == "f" else UNUSUAL.get(data.dtype.name, data.dtype)
+        data = data.astype(kind, copy=False)
     if data.ndim == 0 or data.shape[0] == 0:
         raise DataError(f"{name} is empty: it has the shape {tuple(data.shape)}, one sample a row is expected")
-    if is_floating(backend.xp, data) and data.dtype != getattr(backend.xp, dtype):
-        data = backend.xp.astype(data, getattr(backend.xp, dtype))
     return data
 
 
-def admit(x: Any, y: Any, net: Layer, loss: losses.Loss, backend: Backend, dtype: str) -> tuple[Array, Array]:
-    """Return inputs and targets, placed and checked; DataError, ShapeError or TypeError says what is wrong and where.
+def place(name: str, data: Any, backend: Backend, dtype: str) -> Array:
+    """Return data as an array of the backend: floats as `dtype`, integers as they are; `name` is for the messages."""
+    return _put(read(name, data, backend, dtype), backend)
 
-    DataWarning if the inputs hold NaN or infinity, or raw bytes that no Scale brings down.
+
+def _put(data: Array, backend: Backend) -> Array:
+    """Put host data on the device; what lies there already stays."""
+    return backend.asarray(data) if isinstance(data, np.ndarray) else data
+
+
+def admit(x: Any, y: Any, net: Layer, loss: losses.Loss, backend: Backend, dtype: str) -> tuple[Array, Array]:
+    """Return inputs and targets, checked where they lie and placed; an error says what is wrong, where, what to do.
+
+    DataError, ShapeError or TypeError; DataWarning if the inputs hold NaN or infinity, or raw bytes that no Scale
+    brings down.
     """
-    x, y = place("x", x, backend, dtype), place("y", y, backend, dtype)
+    x, y = read("x", x, backend, dtype), read("y", y, backend, dtype)
     if x.shape[0] != y.shape[0]:
         raise ShapeError(f"x has {x.shape[0]} samples, y has {y.shape[0]}: they must be as many")
     output = net.output_shape(tuple(x.shape))
-    check_inputs(x, net, backend)
-    check = TARGETS.get(loss)
-    return x, check(y, output, backend) if check else y
+    check_inputs(x, net, _home(x, backend))
+    if loss in TARGETS:
+        y = TARGETS[loss](y, output, _home(y, backend))
+    return _put(x, backend), _put(y, backend)
+
+
+def _home(data: Array, backend: Backend) -> Backend:
+    """Return the backend that computes where the data lie: NumPy for host data."""
+    return find_backend("numpy") if isinstance(data, np.ndarray) else backend
 
 
 def check_inputs(x: Array, net: Layer, backend: Backend) -> None:

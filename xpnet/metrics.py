@@ -23,7 +23,9 @@ def accuracy(prediction: Array, target: Array) -> Array:
 
 def zero_one(prediction: Array, target: Array) -> Array:
     """The 0-1 loss, the share of samples that are wrong: 1 − accuracy."""
-    return 1.0 - accuracy(prediction, target)
+    xp = namespace(prediction=prediction, target=target)
+    predicted, true = _classes(xp, prediction, target)
+    return _mean(xp, xp.astype(predicted != true, prediction.dtype))
 
 
 def confusion_matrix(prediction: Array, target: Array, classes: int | None = None) -> Array:

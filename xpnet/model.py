@@ -60,9 +60,14 @@ class Model:
         self.epoch = 0
         self.buffers: dict[str, Array] = {}
         self._theta = self._carried(net.init(seed, self.backend, dtype))
-        self.state = optimizer.init(self._theta, self._carried(net.decayed(self.backend, dtype)))
+        decayed = self._carried(net.decayed(self.backend, dtype)) if optimizer.weight_decay else None
+        xp, jit = self.backend.xp, self.backend.jit
+        self.state = optimizer.init(self._theta, decayed)
         self.underway: Run | None = None
         self._run = self.backend.compile(self._step)
+        self._infer = jit(lambda theta, x, buffers: net(theta, x, buffers=buffers, backend=self.backend)[0])
+        self._judge = jit(lambda *pair: [loss(*pair)[0], *(metric(*pair) for metric in self.metrics.values())])
+        self._largest = jit(lambda matrices: [xp.max(xp.abs(matrix)) for matrix in matrices])
         if loss is cross_entropy and isinstance(_last(net), Softmax):
             text = (
                 "cross_entropy takes scores, but the network ends in Softmax: drop it, or use negative_log_likelihood"
@@ -83,7 +88,9 @@ class Model:
 
     def _carried(self, vector: Array) -> Vector:
         """Return a vector like θ in the form that the backend's compiled steps carry."""
-        return vector if self.backend.flat else split(self.backend.xp, vector, self.net.layout)
+        if self.backend.flat:
+            return vector
+        return self.backend.jit(lambda flat: split(self.backend.xp, flat, self.net.layout))(vector)
 
     def _joined(self, vector: Vector) -> Array:
         """Return a vector like θ as one flat array, whatever form the backend carries."""
@@ -254,26 +261,22 @@ class Model:
 
     def _forward(self, x: Array, batch_size: int) -> Array:
         n = x.shape[0]
-        parts = [
-            self.net(
-                self._theta, x[start : min(start + batch_size, n), ...], buffers=self.buffers, backend=self.backend
-            )[0]
-            for start in range(0, n, batch_size)
-        ]
+        slices = (x[start : min(start + batch_size, n), ...] for start in range(0, n, batch_size))
+        parts = [self._infer(self._theta, part, self.buffers) for part in slices]
         return parts[0] if len(parts) == 1 else self.backend.xp.concat(parts)
 
     def score(self, x: Array, y: Array, batch_size: int = 4096) -> dict[str, float]:
         """Return the loss and the metrics over data that lie on the device and were checked before."""
-        prediction = self._forward(x, batch_size)
-        values = {"loss": self.loss(prediction, y)[0]}
-        values |= {name: metric(prediction, y) for name, metric in self.metrics.items()}
-        return {name: float(self.backend.asnumpy(value)) for name, value in values.items()}
+        values = self._judge(self._forward(x, batch_size), y)
+        return {
+            name: float(self.backend.asnumpy(value))
+            for name, value in zip(("loss", *self.metrics), values, strict=True)
+        }
 
     def max_weight(self) -> float:
-        """The largest absolute value in any matrix."""
-        xp, home = self.backend.xp, self.backend.asnumpy
-        arrays = self.net.windows(self._theta).values()
-        return max((float(home(xp.max(xp.abs(w)))) for w in arrays if w.ndim >= 2), default=0.0)
+        """Return the largest absolute value in any matrix, 0 if there is none."""
+        matrices = [window for window in self.net.windows(self._theta).values() if window.ndim >= 2]
+        return max((float(self.backend.asnumpy(value)) for value in self._largest(matrices)), default=0.0)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write everything to one file, without pickle; `xn.load(path)` reads it, on any backend."""

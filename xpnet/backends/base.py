@@ -110,6 +110,10 @@ class Backend:
         """Return this library's own form of a function of arrays; most have none, and the function itself serves."""
         return function
 
+    def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function of arrays as one program, where the library compiles; elsewhere the function itself."""
+        return function
+
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """Return a @ b, written into `out` if this library can."""
         return a @ b

@@ -82,12 +82,8 @@ def _libm() -> Any:
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Do NumPy's products on one thread: by threadpoolctl if installed, else in the OpenBLAS of NumPy's wheels."""
-    controller, openblas = _threadpools(), _openblas()
-    if controller is not None:
-        with controller.limit(limits=1, user_api="blas"):
-            yield
-    elif openblas is not None:
+    """Do NumPy's products on one thread: in the OpenBLAS of NumPy's wheels, else by threadpoolctl if installed."""
+    if openblas := _openblas():
         get, put = openblas
         before = get()
         put(1)
@@ -95,6 +91,9 @@ def one_blas_thread() -> Iterator[None]:
             yield
         finally:
             put(before)
+    elif controller := _threadpools():
+        with controller.limit(limits=1, user_api="blas"):
+            yield
     else:
         yield
 

@@ -62,6 +62,11 @@ class JaxBackend(Backend):
 
         return apply
 
+    def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function of arrays as one program."""
+        compiled: Callable[..., Any] = jax.jit(function)
+        return compiled
+
     def compile(self, step: Step) -> Callable[[Any, Any, Any], tuple[Any, tuple[Array, ...]]]:
         """Make K steps one program: a scan whose carry is overwritten, not copied."""
 

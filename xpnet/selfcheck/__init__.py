@@ -17,13 +17,12 @@ from typing import Any
 
 import numpy as np
 
-import xpnet
 from xpnet.backends import Backend
 from xpnet.selfcheck import numbers, training
 from xpnet.testing.backends import open_backend
 
 CHECKS = (*numbers.CHECKS, *training.CHECKS)
-ROOT = Path(xpnet.__file__).parent
+ROOT = Path(__file__).resolve().parents[1]
 OUTSIDE = ("plot", "interop", "live.py", "microscope.py", "lab", "cli.py", "__main__.py", "testing/plugin.py")
 """What a selfcheck says nothing about."""
 
@@ -46,6 +45,8 @@ def run(name: str, quick: bool = False, show: bool = True) -> dict[str, Any]:
 
 def examine(backend: Backend, quick: bool = False, show: bool = True) -> dict[str, Any]:
     """Run every check on a backend; return what was found, on what, with what, and when."""
+    if not __debug__:
+        raise RuntimeError("python -O takes the checks out: run the selfcheck without it")
     begun = time.perf_counter()
     with np.errstate(all="ignore"):
         done = [one(check, backend, quick, show) for check in CHECKS]
@@ -80,7 +81,7 @@ def one(check: Any, backend: Backend, quick: bool, show: bool) -> dict[str, Any]
 
 def about(backend: Backend) -> dict[str, Any]:
     """Return the device and the versions of all that took part."""
-    versions = {name: version(name) for name in ("xpnet", "numpy", "array-api-compat")}
+    versions: dict[str, str | None] = {name: version(name) for name in ("xpnet", "numpy", "array-api-compat")}
     versions |= {"python": platform.python_version(), backend.name: backend.version}
     return {"device": backend.describe(), "machine": platform.platform(), "versions": versions | backend.versions()}
 

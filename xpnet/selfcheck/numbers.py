@@ -92,14 +92,16 @@ def worst(found: Sequence[np.ndarray], expected: Sequence[np.ndarray], multiple:
     return max(errors)
 
 
-def against_numpy(backend: Backend, dtype: str, task: Callable[..., Sequence[Array]], multiple: float, what: object) -> float:
+def against_numpy(
+    backend: Backend, dtype: str, task: Callable[..., Sequence[Array]], multiple: float, what: object
+) -> float:
     """Do a task `task(backend, array, rng)` on this backend and on NumPy, and compare the arrays that it returns."""
     results = []
     for one in (backend, find_backend("numpy")):
         rng = np.random.default_rng(7)
         arrays = task(one, lambda host, own=one: own.asarray(host, dtype=dtype, copy=True), rng)
         results.append([np.array(one.asnumpy(a)) for a in arrays])
-    return worst(*results, multiple, f"{what} in {dtype}")
+    return worst(results[0], results[1], multiple, f"{what} in {dtype}")
 
 
 def dtypes(quick: bool) -> tuple[str, ...]:
@@ -138,9 +140,11 @@ def all_losses(backend: Backend, quick: bool) -> Figures:
             scores, targets = rng.normal(size=(300, 11)), rng.uniform(0.01, 0.99, (300, 11))
             labels = one.asarray(rng.integers(0, 11, 300).astype(np.int32))
             if loss in LABELLED:
-                scores = scores if loss is losses.cross_entropy else targets
-                return one.native(loss)(array(scores), labels)
-            return one.native(loss)(array(scores), array(np.sign(targets - 0.5) if loss in SIGNED else targets))
+                prediction, target = array(scores if loss is losses.cross_entropy else targets), labels
+            else:
+                prediction, target = array(scores), array(np.sign(targets - 0.5) if loss in SIGNED else targets)
+            result: Sequence[Array] = one.native(loss)(prediction, target)
+            return result
 
         errors += [against_numpy(backend, dtype, task, ELEMENTWISE, loss.__name__) for dtype in dtypes(quick)]
     return figures(errors, ELEMENTWISE)
@@ -159,7 +163,9 @@ def limits(backend: Backend, quick: bool) -> Figures:
                 result: Sequence[Array] = one.native(losses.cross_entropy)(scores, labels)
                 return result
 
-            errors.append(against_numpy(backend, "float32", task, ELEMENTWISE, f"cross_entropy, row {k}, label {label}"))
+            errors.append(
+                against_numpy(backend, "float32", task, ELEMENTWISE, f"cross_entropy, row {k}, label {label}")
+            )
     return figures(errors, ELEMENTWISE)
 
 
@@ -205,7 +211,8 @@ def masks(backend: Backend, quick: bool) -> Figures:
     for shape in ((1,), (128, 1000), (3, 5, 7), (0, 4)):
         for p, key in ((0.0, 0), (0.3, 7), (0.5, -(2**31)), (0.9, 2**31 - 1)):
             mask, expected = (
-                one.asnumpy(one.native(random.bernoulli)(one.xp, shape, p, key, "2", one.device)) for one in (backend, numpy)
+                one.asnumpy(one.native(random.bernoulli)(one.xp, shape, p, key, "2", one.device))
+                for one in (backend, numpy)
             )
             assert np.array_equal(mask, expected), f"mask of shape {shape}, p = {p}, key {key}"
             count += mask.size

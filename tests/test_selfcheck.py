@@ -1,0 +1,119 @@
+import json
+from pathlib import Path
+
+import pytest
+
+import xpnet
+from xpnet import cli, selfcheck
+from xpnet.backends import backend, use
+from xpnet.backends.numpy import NumpyBackend
+from xpnet.errors import BackendError
+
+RESULTS = sorted((Path(xpnet.__file__).parents[1] / "benchmarks" / "gpu").glob("selfcheck*.json"))
+
+
+def usable(name):
+    try:
+        backend(name)
+    except BackendError as error:
+        pytest.skip(f"{name}: {error}")
+    return name
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch", "strict", pytest.param("jax", marks=pytest.mark.slow)])
+def test_a_quick_selfcheck_passes(name, tmp_path, capsys):
+    path = tmp_path / "found" / "result.json"
+    assert cli.main(["selfcheck", "--backend", usable(name), "--quick", "--json", str(path)]) == 0
+    result = json.loads(path.read_text())
+    assert result["passed"]
+    assert result["backend"] == name
+    assert result["sources"] == selfcheck.sources()
+    assert len(result["checks"]) == len(selfcheck.CHECKS)
+    assert {"xpnet", "numpy", "python"} <= set(result["versions"])
+    printed = capsys.readouterr().out
+    assert f"{len(selfcheck.CHECKS)} of {len(selfcheck.CHECKS)} checks passed" in printed
+    assert "tolerance" in printed
+
+
+class Wrong(NumpyBackend):
+    """NumPy with a mistake in every product."""
+
+    def matmul(self, a, b, out=None):
+        result = super().matmul(a, b, out)
+        result *= 1.001
+        return result
+
+
+class Noisy(NumpyBackend):
+    """NumPy whose products differ from run to run, in the last place."""
+
+    count = 0
+
+    def matmul(self, a, b, out=None):
+        Noisy.count += 1
+        result = super().matmul(a, b, out)
+        result *= 1.0 + (Noisy.count % 3) * 2e-7
+        return result
+
+
+@pytest.mark.parametrize(
+    ("kind", "check"), [(Wrong, "layers"), (Wrong, "parity"), (Wrong, "precisions"), (Noisy, "repeat")]
+)
+def test_a_mistake_is_found(kind, check):
+    (chosen,) = (c for c in selfcheck.CHECKS if c.__name__ == check)
+    result = selfcheck.one(chosen, kind(), True, show=False)
+    assert not result["passed"]
+    assert "AssertionError" in result["error"]
+
+
+def test_a_failure_is_the_exit_status(monkeypatch, capsys):
+    def broken(backend, quick):
+        """A check that fails."""
+        raise AssertionError("off by 3 eps")
+
+    monkeypatch.setattr(selfcheck, "CHECKS", (broken,))
+    assert cli.main(["selfcheck", "--backend", "numpy", "--quick"]) == 1
+    printed = capsys.readouterr().out
+    assert "FAILED broken" in printed
+    assert "off by 3 eps" in printed
+
+
+def test_a_backend_that_cannot_be_used_is_status_two(capsys):
+    with use("numpy"):
+        assert cli.main(["selfcheck", "--backend", "numpy:9"]) == 2
+    assert 'NumPy has the device "cpu" alone' in capsys.readouterr().err
+
+
+def test_the_readmes_table_comes_from_the_files(tmp_path, capsys):
+    result = {"backend": "cupy", "device": "Some GPU", "versions": {"cupy": "14.2.0", "driver": "13.0"}, "quick": False}
+    result |= {"date": "2030-01-02T03:04:05+00:00", "checks": [{"passed": True}, {"passed": False}]}
+    path = tmp_path / "selfcheck.json"
+    path.write_text(json.dumps(result))
+    assert cli.main(["selfcheck", "--table", str(path)]) == 0
+    expected = "| cupy | Some GPU | cupy 14.2.0, driver 13.0 | 2030-01-02 | selfcheck: 1 of 2 checks |\n"
+    assert capsys.readouterr().out == expected
+
+
+def test_the_hash_sees_every_source_that_counts(tmp_path, monkeypatch):
+    before = selfcheck.sources()
+    (tmp_path / "backends").mkdir()
+    (tmp_path / "backends" / "x.py").write_text("a = 1\n")
+    monkeypatch.setattr(selfcheck, "ROOT", tmp_path)
+    first = selfcheck.sources()
+    (tmp_path / "backends" / "x.py").write_text("a = 2\n")
+    second = selfcheck.sources()
+    (tmp_path / "plot").mkdir()
+    (tmp_path / "plot" / "y.py").write_text("b = 1\n")
+    assert len({before, first, second}) == 3
+    assert selfcheck.sources() == second
+
+
+@pytest.mark.parametrize("path", RESULTS or [None], ids=lambda path: path.name if path else "none")
+def test_what_was_verified_on_a_gpu_is_still_what_is_here(path):
+    """Reports, and does not fail: a change of the sources asks for a new run, which not every machine can do."""
+    if path is None:
+        pytest.skip("no selfcheck on a GPU is committed under benchmarks/gpu/")
+    result = json.loads(path.read_text())
+    if result["sources"] != selfcheck.sources():
+        pytest.skip(f"the sources have changed since {result['device']} was checked on {result['date'][:10]}")
+    assert result["checks"]
