@@ -10,6 +10,7 @@ settings.register_profile(
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+settings.register_profile("long", settings.get_profile("xpnet"), max_examples=800)
 settings.load_profile("xpnet")
 
 

@@ -194,7 +194,7 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path, sound):
         (("optimizer",), None, "it does not describe a network, a loss and an optimizer"),
         (("optimizer", "beta1"), 7.0, "AdamW: beta1 must be below 1, got 7.0"),
         (("net", "is"), "os.system", 'it needs "os.system", which is not one of xpnet\'s: hand it in, custom=[…]'),
-        (("metrics",), ["accurate"], 'unknown metric "accurate"'),
+        (("metrics",), ["accurate"], "unknown metric 'accurate'"),
         (("step",), -1, "it stands at step -1 of epoch 2"),
         (("epoch",), float("inf"), "cannot convert float infinity to integer"),
         (("seed",), "three", "seed must be an integer"),

@@ -201,6 +201,18 @@ def test_a_step_whose_carry_grows_is_not_captured():
         steps({"a": carry["a"]}, (), ([0.0, 0.0],))
 
 
+def test_what_a_step_rebinds_is_carried_from_launch_to_launch():
+    backend = fake_cupy.fake_backend()
+    steps = backend.compile(lambda carry, fixed, x: ({"n": carry["n"] + x[0]}, (carry["n"],)))
+    carry, seen = {"n": fake_cupy.zeros((), "float32")}, []
+    for start in (0.0, 10.0, 20.0, 30.0):
+        carry, (before,) = steps(carry, (), ([start + 1.0, start + 2.0],))
+        seen += backend.asnumpy(before).tolist()
+    assert steps.graphs
+    assert seen == [0.0, 1.0, 3.0, 14.0, 26.0, 47.0, 69.0, 100.0]
+    assert float(carry["n"]) == 132.0
+
+
 def test_out_of_memory_says_how_much_and_what_to_lower():
     backend = fake_cupy.fake_backend()
 

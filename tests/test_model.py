@@ -302,3 +302,29 @@ def test_what_is_no_network_loss_or_optimizer_is_named(change, text):
 def test_a_matrix_is_no_metric():
     with pytest.raises(ValueError, match="unknown metric"):
         classifier("numpy", metrics=[xn.metrics.confusion_matrix])
+
+
+# Each step's own numbers
+
+
+def test_each_step_has_its_own_rate(backend):
+    # Samples of the one feature 1: w moves by 2 η(t) (target − w).
+    net = xn.Linear(1, 1, bias=False, initializer="zeros")
+    schedule = xn.schedules.step_decay(0.25, every=1, factor=0.5)
+    model = xn.Model(net, xn.mean_squared_error, xn.SGD(schedule), backend=backend, dtype="float64")
+    model.fit([[1.0]] * 5, [[8.0]] * 5, epochs=1, batch_size=1)
+    w = 0.0
+    for t in range(5):
+        w += 2 * 0.25 * 0.5**t * (8.0 - w)
+    assert_close(backend, model.theta, np.asarray([w]))
+
+
+def test_theta_that_is_assigned_stays_the_callers(backend):
+    x, labels = blobs()
+    model = classifier(backend)
+    theta = backend.asarray(home(model), copy=True)
+    model.theta = theta
+    before = np.array(backend.asnumpy(theta))
+    model.fit(x, labels, epochs=1, batch_size=16)
+    assert np.array_equal(backend.asnumpy(theta), before)
+    assert not np.array_equal(home(model), before)

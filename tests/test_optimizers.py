@@ -108,6 +108,7 @@ def test_map_gives_what_the_plain_form_gives(backend, optimizer, dtype):
 @EACH
 def test_numpy_without_numba_maps_block_by_block(monkeypatch, optimizer):
     monkeypatch.setattr("xpnet.backends.numpy.fuse", lambda *shape: lambda *arguments: False)
+    monkeypatch.setattr("xpnet.backends.numpy.BLOCK", 8192)
     test_map_gives_what_the_plain_form_gives(NumpyBackend(), optimizer, "float32")
 
 
