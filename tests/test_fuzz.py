@@ -3,7 +3,6 @@
 import gzip
 import json
 import os
-import resource
 import signal
 import time
 import warnings
@@ -11,10 +10,12 @@ import warnings
 import numpy as np
 import pytest
 from test_checkpoint_damage import parts, places, replaced, sealed
-from test_long import in_child
+from test_long import in_child, pytestmark, resource
 
 import xpnet as xn
 from xpnet.errors import CheckpointError, DataError
+
+__all__ = ["pytestmark"]
 
 ROOM = 256 << 20
 """Bytes of address space that a reader may take on top of what the process has."""

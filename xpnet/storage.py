@@ -33,7 +33,7 @@ def encode(description: str, arrays: dict[str, np.ndarray]) -> list[bytes]:
     header: dict[str, Any] = {}
     pieces, place = [], 0
     for name, array in arrays.items():
-        piece = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+        piece = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8)
         header[name] = {
             "dtype": names[array.dtype.newbyteorder("<")],
             "shape": list(array.shape),
