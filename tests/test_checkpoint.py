@@ -212,7 +212,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         if step == "open":
             refuse_new_files(patch, errno.ENOSPC)
         elif step == "write":
-            patch.setattr(storage, "encode", lambda *args: Unreadable([b"some", b"thing"]))
+            patch.setattr(storage, "encode", lambda *args: Unreadable([(0, b"some"), (4, b"thing")]))
         else:
             patch.setattr(os, step, lambda *args: refuse(errno.ENOSPC))
         model.fit(X, Y)

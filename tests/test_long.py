@@ -147,7 +147,7 @@ def test_what_is_renamed_is_on_the_disk_and_the_rename_too(tmp_path, monkeypatch
 
     monkeypatch.setattr(storage.os, "fsync", sync)
     monkeypatch.setattr(storage.os, "replace", rename)
-    storage.write(tmp_path / "file", [b"all ", b"of it"])
+    storage.write(tmp_path / "file", [(0, b"all "), (4, b"of it")])
     assert done == [9, "rename", "folder"]
 
 
@@ -155,7 +155,7 @@ def test_two_writers_have_two_temporary_files(tmp_path, monkeypatch):
     names, replace = [], os.replace
     monkeypatch.setattr(storage.os, "replace", lambda old, new: (names.append(str(old)), replace(old, new)))
     for _ in range(2):
-        storage.write(tmp_path / "file", [b"a"])
+        storage.write(tmp_path / "file", [(0, b"a")])
     assert len(set(names)) == 2
 
 
@@ -208,7 +208,7 @@ class Staged:
 
     def one_by_one(self, pieces):
         for k, piece in enumerate(pieces):
-            self.at("before" if k == 0 else "between" if k == len(pieces) // 2 else None)
+            self.at("before" if k == 0 else "between" if k == 3 else None)
             yield piece
 
     def on_fsync(self, handle):

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -23,28 +23,41 @@ from xpnet.errors import CheckpointError
 
 FORMAT = "xpnet 1"
 TYPES = {"F32": "<f4", "F64": "<f8"}
+NAMES = {np.dtype(code): name for name, code in TYPES.items()}
 STALE = 600.0
 """Seconds after which a temporary file is one that a killed program left behind."""
 
 
-def encode(description: str, arrays: dict[str, np.ndarray]) -> list[bytes]:
-    """Return the file as pieces: length and header, then the arrays."""
-    names = {np.dtype(code): name for name, code in TYPES.items()}
-    header: dict[str, Any] = {}
-    pieces, place = [], 0
+def encode(description: str, arrays: dict[str, np.ndarray]) -> Iterator[tuple[int, Any]]:
+    """Yield the file piece by piece, each with its place: room for the header, the arrays, and the header last.
+
+    The checksum in the header is computed while the arrays are on their way to the disk.
+    """
+    from concurrent.futures import ThreadPoolExecutor  # slow to import, and needed here alone
+
+    entries, pieces, place = {}, [], 0
     for name, array in arrays.items():
-        piece = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8)
-        header[name] = {
-            "dtype": names[array.dtype.newbyteorder("<")],
-            "shape": list(array.shape),
-            "data_offsets": [place, place + len(piece)],
-        }
+        dtype = array.dtype.newbyteorder("<")
+        piece = np.ascontiguousarray(array, dtype).reshape(-1).view(np.uint8)
+        offsets = [place, place + piece.size]
+        entries[name] = {"dtype": NAMES[dtype], "shape": list(array.shape), "data_offsets": offsets}
         pieces.append(piece)
-        place += len(piece)
-    header["__metadata__"] = {"format": FORMAT, "model": description, "sha256": _digest(description, header, pieces)}
-    text = json.dumps(header).encode()
+        place += piece.size
+    with ThreadPoolExecutor(1) as pool:
+        digest = pool.submit(_digest, description, entries, pieces)
+        head = _head(description, entries, "0" * 64)
+        yield 0, head
+        for offset, piece in zip((entry["data_offsets"][0] for entry in entries.values()), pieces, strict=True):
+            yield len(head) + offset, piece
+        yield 0, _head(description, entries, digest.result())
+
+
+def _head(description: str, entries: dict[str, Any], digest: str) -> bytes:
+    """Return the header with its length before it."""
+    about = {"format": FORMAT, "model": description, "sha256": digest}
+    text = json.dumps(entries | {"__metadata__": about}).encode()
     text += b" " * (-len(text) % 8)
-    return [len(text).to_bytes(8, "little") + text, *pieces]
+    return len(text).to_bytes(8, "little") + text
 
 
 def decode(content: bytes) -> tuple[str, dict[str, np.ndarray]]:
@@ -57,7 +70,7 @@ def decode(content: bytes) -> tuple[str, dict[str, np.ndarray]]:
         about = header.pop("__metadata__")
         description, digest, kind = about["model"], about["sha256"], about["format"]
         entries = sorted(header.items(), key=lambda item: item[1]["data_offsets"][0])
-        arrays, place, body = {}, 0, memoryview(content)[8 + length :]
+        arrays, pieces, place, body = {}, [], 0, memoryview(content)[8 + length :]
         for name, entry in entries:
             dtype, shape = np.dtype(TYPES[entry["dtype"]]), tuple(map(int, entry["shape"]))
             start, stop = entry["data_offsets"]
@@ -68,9 +81,10 @@ def decode(content: bytes) -> tuple[str, dict[str, np.ndarray]]:
                 or min(shape, default=1) < 0
             ):
                 raise ValueError(f'"{name}" does not lie where its shape says')
-            arrays[name] = np.frombuffer(body[start:stop], dtype).reshape(shape)
+            pieces.append(body[start:stop])
+            arrays[name] = np.frombuffer(pieces[-1], dtype).reshape(shape)
             place = stop
-        true = _digest(description, header, [body])
+        true = _digest(description, header, pieces)
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError) as error:
         raise ValueError(f"its header is not as it should be ({type(error).__name__})") from None
     if kind != FORMAT:
@@ -80,14 +94,16 @@ def decode(content: bytes) -> tuple[str, dict[str, np.ndarray]]:
     return description, arrays
 
 
-def _digest(description: str, entries: dict[str, Any], pieces: Sequence[bytes | memoryview]) -> str:
-    sha = hashlib.sha256(json.dumps([description, entries], sort_keys=True).encode())
-    for piece in pieces:
-        sha.update(piece)
-    return sha.hexdigest()
+def _digest(description: str, entries: dict[str, Any], pieces: Sequence[Any]) -> str:
+    """Return the SHA-256 of the description, the entries and each array's own SHA-256: arrays are hashed side by side."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        digests = list(pool.map(lambda piece: hashlib.sha256(piece).hexdigest(), pieces))
+    return hashlib.sha256(json.dumps([description, entries, digests], sort_keys=True).encode()).hexdigest()
 
 
-def write(path: Path, pieces: list[bytes]) -> None:
+def write(path: Path, pieces: Iterable[tuple[int, Any]]) -> None:
     """Write all or nothing: until the new file is safe on the disk the old one stays. CheckpointError if that fails."""
     try:
         for left in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
@@ -96,7 +112,9 @@ def write(path: Path, pieces: list[bytes]) -> None:
         temporary = path.parent / f"{path.name}.{os.urandom(4).hex()}.part"
         try:
             with temporary.open("xb") as file:
-                file.writelines(pieces)
+                for place, piece in pieces:
+                    file.seek(place)
+                    file.write(piece)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
