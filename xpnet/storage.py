@@ -95,7 +95,7 @@ def decode(content: bytes) -> tuple[str, dict[str, np.ndarray]]:
 
 
 def _digest(description: str, entries: dict[str, Any], pieces: Sequence[Any]) -> str:
-    """Return the SHA-256 of the description, the entries and each array's own SHA-256: arrays are hashed side by side."""
+    """Return the SHA-256 of description, entries and the SHA-256 of each array: arrays are hashed side by side."""
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
