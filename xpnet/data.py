@@ -84,18 +84,18 @@ def _home(data: Array, backend: Backend) -> Backend:
 def check_inputs(x: Array, net: Layer, backend: Backend) -> None:
     """Warn of inputs that hold NaN or infinity, naming the first, or that look like bytes and are not scaled."""
     xp, home = backend.xp, backend.asnumpy
-    whole = x
-    if is_floating(xp, x):
+    floating = is_floating(xp, x)
+    if floating:
         finite = xp.isfinite(x)
         if not home(xp.all(finite)):
             place = np.unravel_index(_first(~finite, backend), x.shape)
             value = home(x[tuple(int(k) for k in place)])
             warnings.warn(f"x holds {value} at {_where(place)}: clean the data", DataWarning, stacklevel=4)
             return
-        whole = xp.floor(x)
+    if any(isinstance(layer, Scale) for _, layer, _ in net.walk(tuple(x.shape))):
+        return
     low, high = home(xp.min(x)), home(xp.max(x))
-    scaled = any(isinstance(layer, Scale) for _, layer, _ in net.walk(tuple(x.shape)))
-    if low >= 0 and 100 < high <= 255 and not scaled and home(xp.all(whole == x)):
+    if low >= 0 and 100 < high <= 255 and (not floating or home(xp.all(xp.floor(x) == x))):
         text = "input holds raw bytes 0..255: add Scale(1/255) as the first layer"
         warnings.warn(text, DataWarning, stacklevel=4)
 
