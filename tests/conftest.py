@@ -14,6 +14,11 @@ settings.register_profile("long", settings.get_profile("xpnet"), max_examples=80
 settings.load_profile("xpnet")
 
 
+def pytest_collection_modifyitems(items):
+    """Run the tests that fork this process first: libraries that are imported later start threads."""
+    items.sort(key=lambda item: item.get_closest_marker("forks") is None)
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(1234)

@@ -167,6 +167,7 @@ def load(path):
     return xn.load(path, backend="numpy")
 
 
+@pytest.mark.forks
 @pytest.mark.parametrize(("kind", "count"), [("damaged", 1500), ("lied", 700), ("IDX", 2000)])
 def test_damaged_files_give_clean_errors(tmp_path, kind, count):
     done = fuzz(tmp_path, kind, count)

@@ -75,6 +75,7 @@ def in_child(function):
         os._exit(code)
 
 
+@pytest.mark.forks
 def test_two_processes_saving_to_one_path_never_corrupt_it(tmp_path):
     path = tmp_path / "shared"
     models = []
@@ -283,6 +284,7 @@ def kills(folder, count, a_run=20, epochs=60, seed=0):
 
 
 @pytest.mark.slow
+@pytest.mark.forks
 def test_killed_while_saving_at_every_moment(tmp_path):
     done = kills(tmp_path, 14, a_run=14)
     assert done["kills"] == 14
