@@ -1,8 +1,9 @@
-"""The processor while it trains: as many BLAS threads as the products are worth, and subnormal numbers read as zero.
+"""The processor while it trains: BLAS threads, subnormal numbers, and memory that stays with the process.
 
 Two threads on a small product gain little, and when another program keeps a core busy they wait for each other far
 longer than the product takes. Subnormals, into which the optimizer's means decay where no gradient comes any more, slow
-some processors down by an order of magnitude. Both are set around each call of K steps and put back after it.
+some processors down by an order of magnitude. Both are set around each call of K steps and put back after it. And the
+C library gives memory that a step frees back to the system, which hands it out again, zeroed page by page, in the next.
 """
 
 import ctypes
@@ -12,7 +13,7 @@ import platform
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,16 @@ SMALL = 1e8
 """Floating-point operations of a step's forward pass, 2 · batch · len(θ), below which one thread is better."""
 
 
+KEPT = 31 << 20
+"""Bytes of an array up to which freed memory is kept for the next one; glibc's own limit is just above."""
+
+
 def calmly(run: Run, threads: Callable[[], Any]) -> Run:
     """Return the same `run(carry, fixed, xs)`; `threads()` is a context with one thread, for small work."""
 
     def calm(carry: Any, fixed: Any, xs: Any) -> tuple[Any, tuple[Any, ...]]:
         theta, batch = carry[0], xs[0].shape[-1]
+        keep_memory()
         with ExitStack() as stack:
             if 2.0 * batch * theta.shape[0] < SMALL:
                 stack.enter_context(threads())
@@ -39,6 +45,12 @@ def calmly(run: Run, threads: Callable[[], Any]) -> Run:
         return carry, results
 
     return calm
+
+
+@cache
+def keep_memory() -> None:
+    """Have the C library keep what arrays free: glibc raises its thresholds to the largest array it has seen freed."""
+    np.empty(KEPT, dtype=np.uint8)  # no page of it is ever touched
 
 
 def sweep(slots: tuple[Any, ...]) -> None:
