@@ -64,6 +64,7 @@ class Model:
         xp, jit = self.backend.xp, self.backend.jit
         self.state = optimizer.init(self._theta, decayed)
         self.underway: Run | None = None
+        self._alive = self.backend.asarray(True)
         self._run = self.backend.compile(self._step)
         self._infer = jit(lambda theta, x, buffers: net(theta, x, buffers=buffers, backend=self.backend)[0])
         self._judge = jit(lambda *pair: [loss(*pair)[0], *(metric(*pair) for metric in self.metrics.values())])
@@ -190,16 +191,16 @@ class Model:
         steps = range(first, first + block.shape[0])
         keys = [random.step_key(self.seed, t) for t in steps]
         scalars = [self.optimizer.scalars(t) for t in steps]
-        alive = self.backend.xp.asarray(True, device=self.backend.device)
-        carry = (self._theta, self.state.slots, self.buffers, alive)
+        carry = (self._theta, self.state.slots, self.buffers, self._alive)
         with np.errstate(all="ignore"):  # what is not finite is found below
             carry, results = self._run(carry, (x, y), (self.backend.asarray(block), keys, scalars))
-        self._theta, slots, self.buffers, _ = carry
+        self._theta, slots, self.buffers, self._alive = carry
         values = np.stack([self.backend.asnumpy(result) for result in results]).astype(np.float64)
         finite = np.isfinite(values[0]) & np.isfinite(values[1])
         good = len(finite) if finite.all() else int(np.argmin(finite))  # nothing changes from the first bad step on
         self.state = State(first + good, slots)
         if good < len(finite):
+            self._alive = self.backend.asarray(True)
             batch = self._batch((x, y), self.backend.asarray(block[good]))
             place = diagnose(self.net, self.loss, self._theta, *batch, keys[good], self.backend)
             loss, norm = values[:2, good]

@@ -38,7 +38,7 @@ class JaxBackend(Backend):
                     f"JAX makes {narrow.dtype} of {host.dtype}, which cannot hold {host.min()}..{host.max()}"
                 )
             host = narrow
-        return xp.array(host, device=self.device)
+        return jax.device_put(host, self.device, may_alias=False)
 
     def owns(self, array: Array) -> bool:
         """Whether this is a JAX array on this device, or stands for one in a function being traced."""
@@ -78,11 +78,13 @@ class JaxBackend(Backend):
         def run(carry: Any, fixed: Any, xs: tuple[Any, ...]) -> tuple[Any, tuple[Array, ...]]:
             dtype = jax.tree.leaves(carry)[0].dtype
 
-            def column(x: Any) -> Array:
-                values = np.asarray(x) if not isinstance(x, jax.Array) else x
-                return xp.asarray(values, dtype=dtype if values.dtype.kind == "f" else xp.int32)
+            def column(x: Any) -> Any:
+                if isinstance(x, jax.Array):
+                    return x
+                values = np.asarray(x)
+                return values.astype(dtype if values.dtype.kind == "f" else np.int32)
 
-            done: tuple[Any, tuple[Array, ...]] = scan(carry, fixed, tuple(column(x) for x in xs))
+            done: tuple[Any, tuple[Array, ...]] = scan(carry, fixed, tuple(map(column, xs)))
             return done
 
         return run
