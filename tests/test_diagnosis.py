@@ -22,9 +22,9 @@ def stopped_after(model, steps, x, y, monkeypatch):
     """Train a model for some steps of its first epoch and return θ."""
     whole = data.batches
 
-    def few(order, size):
+    def few(order, *rest):
         done = 0
-        for block in whole(order, size):
+        for block in whole(order, *rest):
             part = block[: steps - done]
             done += len(part)
             if len(part):

@@ -94,7 +94,7 @@ def test_each_sample_is_visited_once_an_epoch_in_its_batch(backend, size):
 def test_the_order_is_new_each_epoch_and_the_same_bits_everywhere(backend, monkeypatch):
     orders = []
     batches = data.batches
-    monkeypatch.setattr(data, "batches", lambda order, size: batches(orders.append(order.tolist()) or order, size))
+    monkeypatch.setattr(data, "batches", lambda order, *rest: batches(orders.append(order.tolist()) or order, *rest))
     x, labels = blobs(6)
     classifier(backend, seed=3).fit(x, labels, epochs=3, batch_size=6)
     assert orders == [[1, 0, 4, 2, 5, 3], [3, 1, 2, 5, 0, 4], [0, 2, 3, 5, 1, 4]]
@@ -113,13 +113,14 @@ def test_one_seed_gives_the_same_bits_twice_and_another_gives_others(backend):
 
 @pytest.mark.parametrize("full", [1, 2, 60, 64, 67, 128, 469])
 @pytest.mark.parametrize("rest", [0, 3])
-def test_batches_are_blocks_of_at_most_64_steps(full, rest):
+@pytest.mark.parametrize(("size", "most"), [(10, 256), (10**7, 83), (10**8, 64)])
+def test_batches_are_blocks_of_steps_and_small_steps_come_in_larger_ones(full, rest, size, most):
     order = np.random.default_rng(0).permutation(full * 4 + rest)
-    blocks = list(data.batches(order, 4))
+    blocks = list(data.batches(order, 4, size))
     assert np.array_equal(np.concatenate([block.reshape(-1) for block in blocks]), order)
-    assert all(block.shape[1] == 4 and block.shape[0] <= 64 for block in blocks[: len(blocks) - bool(rest)])
+    assert all(block.shape[1] == 4 and block.shape[0] <= most for block in blocks[: len(blocks) - bool(rest)])
     assert not rest or blocks[-1].shape == (1, rest)
-    assert len(blocks) <= -(-full // 64) * 4 + bool(rest)
+    assert len(blocks) <= -(-full // most) * 4 + bool(rest)
 
 
 def test_k_steps_in_one_call_are_k_single_steps(backend, monkeypatch):
@@ -127,7 +128,7 @@ def test_k_steps_in_one_call_are_k_single_steps(backend, monkeypatch):
     net = xn.Sequential(xn.Linear(2, 8), xn.Tanh(), xn.Dropout(0.3), xn.Linear(8, 3))
     thetas, losses = [], []
     for steps in (64, 1):
-        monkeypatch.setattr(data, "steps_per_call", lambda full, steps=steps: steps)
+        monkeypatch.setattr(data, "steps_per_call", lambda full, most, steps=steps: steps)
         model = classifier(backend, xn.AdamW(xn.cosine(0.05, 10), clip_norm=0.5), net, dtype="float64")
         losses.append(model.fit(x, labels, epochs=1, batch_size=4)["loss"][0])
         thetas.append(home(model))

@@ -77,7 +77,7 @@ def test_resumed_training_has_the_same_bits_and_history(backend, tmp_path, monke
 
 def test_checkpoints_within_an_epoch_hold_a_position(tmp_path, monkeypatch):
     x, y = data()
-    monkeypatch.setattr(xn.model.data, "steps_per_call", lambda full: 2)
+    monkeypatch.setattr(xn.model.data, "steps_per_call", lambda full, most: 2)
     cut_after(monkeypatch, 1)
     path = tmp_path / "run.safetensors"
     with pytest.raises(CutError):

@@ -219,10 +219,13 @@ def check_settings(epochs: int, batch_size: int) -> None:
             raise DataError(f"{name} must be an integer of at least 1, got {value!r}")
 
 
-def batches(order: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Yield the epoch's batches as blocks of indices (K, B): K steps at a time, the last short batch by itself."""
+def batches(order: np.ndarray, batch_size: int, size: int) -> Iterator[np.ndarray]:
+    """Yield the epoch's batches as blocks of indices (K, B): K steps at a time, the last short batch by itself.
+
+    `size` is the length of θ: small steps come in larger blocks, since a call of the backend has a cost of its own.
+    """
     full = len(order) // batch_size
-    steps = steps_per_call(full)
+    steps = steps_per_call(full, min(max(64, int(CALL / (6.0 * batch_size * max(size, 1)))), 256))
     for start in range(0, full, steps):
         stop = min(start + steps, full)
         yield order[start * batch_size : stop * batch_size].reshape(stop - start, batch_size)
@@ -230,7 +233,11 @@ def batches(order: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
         yield order[None, full * batch_size :]
 
 
-def steps_per_call(full: int, most: int = 64) -> int:
+CALL = 2e10
+"""Floating-point operations worth a call, a few tenths of a second on a processor; a step has 6 · batch · len(θ)."""
+
+
+def steps_per_call(full: int, most: int) -> int:
     """Return how many steps make a call: up to `most`, and if possible a divisor, so that all calls are alike."""
     divisors = [k for k in range(1, most + 1) if full % k == 0]
     return divisors[-1] if full and divisors[-1] * 4 >= min(most, full) else most

@@ -90,7 +90,7 @@ def epoch(
     n, names = x.shape[0], ("loss", "gradient_norm", *model.metrics)
     order = random.permutation(model.seed, model.epoch, n)
     bar.advance(run.position, "")
-    for block in data.batches(order[run.position :], run.batch_size):
+    for block in data.batches(order[run.position :], run.batch_size, model.net.size):
         with Stopwatch() as watch:
             results = model._steps(x, y, block)
         sums = np.asarray(run.sums or [0.0] * len(names)) + results.sum(axis=1) * block.shape[1]

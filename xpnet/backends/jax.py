@@ -49,7 +49,14 @@ class JaxBackend(Backend):
         (jax.device_put(0.0, self.device) + 0).block_until_ready()
 
     def _map(self, rule: Rule) -> Apply:
-        plain = jax.jit(super()._map(rule))  # the scalars are arguments, so a new learning rate compiles nothing
+        plain = super()._map(rule)
+
+        def gated(state: Any, inputs: Any, scalars: Any, gate: Array | None) -> tuple[Vector, ...]:
+            if gate is None:
+                return plain(state, inputs, scalars)
+            return jax.lax.cond(gate, lambda: tuple(plain(state, inputs, scalars)), lambda: tuple(state))
+
+        compiled = jax.jit(gated)  # the scalars are arguments, so a new learning rate compiles nothing
 
         def apply(
             state: tuple[Vector, ...],
@@ -57,7 +64,7 @@ class JaxBackend(Backend):
             scalars: Sequence[Any],
             gate: Array | None = None,
         ) -> tuple[Vector, ...]:
-            new: tuple[Vector, ...] = plain(state, inputs, tuple(scalars), gate)
+            new: tuple[Vector, ...] = compiled(state, inputs, tuple(scalars), gate)
             return new
 
         return apply
