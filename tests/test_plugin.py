@@ -164,12 +164,12 @@ def test_all_backends_are_there_if_none_is_chosen_and_devices_can_be_named(pytes
     ids = ["numpy", "numpy-readonly", "strict:device1", "torch", "jax", "cupy"]
     assert [line.partition("test_it")[2] for line in collected if "test_it" in line] == [f"[{name}]" for name in ids]
     chosen = "torch:cuda:0, strict:CPU_DEVICE,numpy:9,strict:CPU_DEVICE"
-    result = pytester.runpytest("-v", "-rs", "--backends", chosen)
+    result = pytester.runpytest_subprocess("-v", "-rs", "--backends", chosen)
     result.stdout.fnmatch_lines(
         ["*test_it[[]strict:CPU_DEVICE[]] PASSED*", '*numpy:9: NumPy has the device "cpu" alone*']
     )
     assert sum(result.parseoutcomes().values()) == 3
-    outcomes = pytester.runpytest("-m", "not gpu", "--backends", chosen).parseoutcomes()
+    outcomes = pytester.runpytest_subprocess("-m", "not gpu", "--backends", chosen).parseoutcomes()
     assert outcomes == {"passed": 1, "skipped": 1, "deselected": 1}
 
 
