@@ -12,7 +12,7 @@ from xpnet.testing.capabilities import PROBES
 pytest_plugins = ["pytester"]
 
 PAGE = (Path(__file__).parents[1] / "docs" / "howto" / "test-your-library.md").read_text(encoding="utf-8")
-FILES = dict(re.findall(r"`(\w+)\.py`:\n\n```python\n(.*?)```", PAGE, re.DOTALL))
+FILES = dict(re.findall(r"`(\w+)\.py`:\n\n```py\n(.*?)```", PAGE, re.DOTALL))
 FAULTS = re.findall(r"^\| `([^`]*)` \| `([^`]*)` \| (\S+) \| `([^`]*)` \|$", PAGE, re.MULTILINE)
 HERE = ["numpy", "numpy-readonly", "strict:device1", *(name for name in ("torch", "jax") if find_spec(name))]
 
@@ -54,10 +54,10 @@ def test_the_project_passes_on_every_library_that_is_here(run):
 
 @pytest.mark.skipif("jax" not in HERE, reason="the page's command runs on JAX, which is not installed")
 def test_the_command_prints_what_the_page_shows(run):
-    command, *shown = re.search(r"```console\n\$ python -m pytest (.*?)```", PAGE, re.DOTALL)[1].splitlines()
+    command, shown = re.search(r"```sh\npython -m pytest (.*?)\n```\n\n((?:    .*\n)+)", PAGE).groups()
     result = run(*command.split())
     printed = "\n".join(result.outlines)
-    for line in shown:
+    for line in map(str.strip, shown.splitlines()):
         for part in re.split(r"\.\.\.\)?| test_tables\.py:\d+: ", line):
             assert part in printed, line
     result.assert_outcomes(passed=15, skipped=1)
