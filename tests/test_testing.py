@@ -198,3 +198,56 @@ def test_assert_close_takes_equal_infinities_nans_and_integers(backend):
     assert_close(backend, backend.asarray([inf, -inf, nan, 1.0]), [inf, -inf, nan, 1.0], multiple=0)
     assert_close(backend, backend.asarray([1, 2]), [1, 2])
     assert_close(backend, backend.asarray(np.zeros((0, 3))), np.zeros((0, 3)))
+
+
+def test_assert_close_takes_python_numbers_booleans_and_complex(backend):
+    assert_close(backend, backend.asarray([1.0, 2.0], dtype="float32"), [1, 2], dtype="float32")
+    assert_close(backend, backend.asarray(3.0), 3)
+    assert_close(backend, backend.asarray([True, False]), [True, False], dtype=backend.xp.bool)
+    with pytest.raises(AssertionError, match=r"at \[1\]: expected True, got False \(1 of 2 differ"):
+        assert_close(backend, backend.asarray([True, False]), [True, True])
+    z = np.asarray([3.0 + 4.0j, complex(math.nan, 0.0)])
+    eps = float(np.finfo("float32").eps)
+    assert_close(backend, backend.asarray(z, dtype="complex64"), z * (1.0 + eps))
+    with pytest.raises(AssertionError, match=r"at \[0\]: expected .* \(1 of 2 differ by more than"):
+        assert_close(backend, backend.asarray(z, dtype="complex64"), z * (1.0 + 100.0 * eps))
+
+
+@pytest.mark.parametrize(
+    ("actual", "expected", "dtype", "text"),
+    [
+        ("float64", [0.5, 1.0], "float32", "expected float32, got .*float64"),
+        ("float64", np.asarray([0.5, 1.0], dtype="float32"), None, "expected float32, got the wider float64"),
+        ("int32", np.asarray([1.0, 2.0]), None, "expected a real dtype, got int32"),
+        ("int32", [1.0, 2.0], None, "expected a real dtype, got int32"),
+        ("float32", np.asarray([1, 2]), None, "expected an integer dtype, got float32"),
+        ("int32", [True, True], None, "expected a boolean dtype, got int32"),
+        ("float32", 1.0, None, r"expected shape \(\), got \(2,\)"),
+    ],
+)
+def test_assert_close_is_strict_about_dtype_kind_and_shape(backend, actual, expected, dtype, text):
+    array = backend.asarray(np.asarray([1.0, 2.0]), dtype=actual)
+    with pytest.raises(AssertionError, match=rf"^f on {backend.name}: {text}(\n|$)"):
+        assert_close(backend, array, expected, dtype=dtype, what="f")
+
+
+def test_assert_close_wants_an_array_of_the_backend():
+    home, device = xn.backend("strict:CPU_DEVICE"), xn.backend("strict:device1")
+    with pytest.raises(AssertionError, match=r"on strict: expected an array on .*device1.*, got .* on .*CPU_DEVICE"):
+        assert_close(device, home.asarray([1.0]), [1.0])
+    for stray in (1.0, np.ones(1), [1.0]):
+        with pytest.raises(AssertionError, match=r"on strict: expected .* on .*device1.*, got a (float|list|numpy)"):
+            assert_close(device, stray, stray)
+
+
+def test_assert_close_names_the_worst_element():
+    backend = xn.backend("numpy")
+    with pytest.raises(AssertionError, match=r"at \[1, 0\]: expected 3.0, got 5.0 \(2 of 4 differ"):
+        assert_close(backend, np.asarray([[1.5, 2.0], [5.0, 4.0]]), [[1, 2], [3, 4]])
+    with pytest.raises(AssertionError, match=r"at \[1\]: expected 9, got 2 \(2 of 2 differ"):
+        assert_close(backend, np.asarray([1, 2]), [2, 9])
+    with pytest.raises(AssertionError, match=r"at \[1\]: expected 2.0, got nan"):
+        assert_close(backend, np.asarray([9.0, np.nan]), [1, 2])
+    assert_close(backend, np.asarray([1e-9]), [0.0], scale=1e9)
+    with pytest.raises(AssertionError, match=r"differ by more than 0\.0e"):
+        assert_close(backend, np.asarray([1e-30]), [0.0], scale=0.0)

@@ -114,19 +114,22 @@ if TYPE_CHECKING:
     from xpnet.live import Live, Movie
     from xpnet.microscope import Microscope
 
+    __version__: str
+
 LATER = {"Live": "xpnet.live", "Movie": "xpnet.live", "Microscope": "xpnet.microscope"}
 LATER |= {"export_onnx": "xpnet.interop.onnx", "plot": "xpnet.plot", "testing": "xpnet.testing"}
 
+if not TYPE_CHECKING:  # or a type checker would take every name for one that is here
 
-def __getattr__(name: str) -> object:
-    """Import what training needs not when it is first asked for."""
-    if name == "__version__":
-        from importlib.metadata import version
+    def __getattr__(name: str) -> object:
+        """Import what training needs not when it is first asked for."""
+        if name == "__version__":
+            from importlib.metadata import version
 
-        return version("xpnet")
-    if name not in LATER:
-        raise AttributeError(f"module 'xpnet' has no attribute {name!r}")
-    from importlib import import_module
+            return version("xpnet")
+        if name not in LATER:
+            raise AttributeError(f"module 'xpnet' has no attribute {name!r}")
+        from importlib import import_module
 
-    module = import_module(LATER[name])
-    return getattr(module, name, module)
+        module = import_module(LATER[name])
+        return getattr(module, name, module)

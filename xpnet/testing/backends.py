@@ -1,44 +1,58 @@
 """Backends that catch what others let pass: NumPy with read-only inputs, a strict device that cannot be read."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
-import numpy as np
-
-from xpnet.arrays import Array
+from xpnet.arrays import Array, Namespace
 from xpnet.backends import Backend, backend
 from xpnet.backends.numpy import NumpyBackend
 
-NAMES = ("numpy", "numpy-readonly", "strict:device1", "torch", "jax", "cupy")
 READS = tuple(f"__{name}__" for name in ("bool", "int", "float", "complex", "index", "array", "buffer", "dlpack"))
 
 
 class SyncError(AssertionError):
-    """A step read a value from the device, which makes the host wait for it."""
+    """A value was read from the device, which makes the host wait for it."""
 
 
 class ReadOnlyNumpy(NumpyBackend):
     """NumPy whose arrays cannot be written, except those asked for as the caller's own (`copy=True`)."""
 
-    def _place(self, host: np.ndarray, copy: bool | None) -> Array:
-        array = super()._place(host, copy)
+    def __init__(self) -> None:
+        super().__init__()
+        self.xp = _read_only(self.xp)
+
+
+def _read_only(xp: Namespace) -> Namespace:
+    """Return the namespace with another `asarray`; arrays that functions make are the caller's own, so stay as are."""
+
+    def asarray(obj: Any, /, *, copy: bool | None = None, **options: Any) -> Array:
+        array = xp.asarray(obj, copy=copy, **options)
         if not copy:
             array = array.view()
             array.flags.writeable = False
         return array
 
+    twin = ModuleType(xp.__name__)
+    vars(twin).update(vars(xp) | {"asarray": asarray})
+    return twin
+
 
 @contextmanager
-def open_backend(name: str) -> Iterator[Backend]:
-    """Give the backend of a test by its name, with what the library needs switched on until the test is over."""
+def open_backend(name: str, needs: Collection[str] = ()) -> Iterator[Backend]:
+    """Give the backend of a test by its name, with what the library needs switched on until the test is over.
+
+    array-api-strict has nothing that the standard makes optional, except what is named in `needs`.
+    """
     if name == "numpy-readonly":
         yield ReadOnlyNumpy()
     elif name.startswith("strict"):
         chosen = backend(name)
-        with _strict_flags(), _no_reads(chosen.device):
+        free = "sync" in needs or chosen.device == chosen.xp.Device("CPU_DEVICE")
+        with _strict_flags(needs), nullcontext() if free else _no_reads(chosen.device):
             yield chosen
     elif name.startswith("jax"):
         chosen = backend(name)
@@ -61,12 +75,15 @@ def _jax_float64() -> Iterator[None]:
 
 
 @contextmanager
-def _strict_flags() -> Iterator[None]:
-    """Switch off what the standard makes optional."""
+def _strict_flags(needs: Collection[str]) -> Iterator[None]:
+    """Switch off what the standard makes optional, and is not needed."""
     xp = import_module("array_api_strict")
     before = xp.get_array_api_strict_flags()
     xp.set_array_api_strict_flags(
-        api_version="2024.12", boolean_indexing=False, data_dependent_shapes=False, enabled_extensions=()
+        api_version="2024.12",
+        boolean_indexing="boolean_indexing" in needs,
+        data_dependent_shapes="data_dependent_shapes" in needs,
+        enabled_extensions=tuple(name for name in ("linalg", "fft") if name in needs),
     )
     try:
         yield
@@ -83,7 +100,9 @@ def _no_reads(device: object) -> Iterator[None]:
         @wraps(read)
         def trapped(self: Array, *args: Any, **kwargs: Any) -> Any:
             if self.device == device:
-                raise SyncError(f"{name} of an array on {device}: a step must not read values from the device")
+                raise SyncError(
+                    f"{name} of an array on {device} reads its value, and the host must wait for it: keep it an array"
+                )
             return read(self, *args, **kwargs)
 
         return trapped
