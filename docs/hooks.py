@@ -1,5 +1,6 @@
 """What a page cannot hold itself: tables made of the committed JSON, and pictures that its own code draws."""
 
+import doctest
 import json
 import os
 import re
@@ -13,13 +14,15 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = re.compile(r"!\[[^\]]*\]\(([\w-]+\.png)\)")
+SELFCHECKS = sorted((ROOT / "benchmarks" / "selfcheck").glob("*.json"))
+SHOWN = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 TABLE = re.compile(r"<!-- table: (\w+) -->")
 
 
 def run(page: Path, folder: Path) -> None:
     """Run the Python blocks of a page in order, in one namespace, on NumPy, `folder` being the working directory.
 
-    A block that starts with `>>>` must print what it shows.
+    A block that starts with `>>>` must print what it shows, `...` standing for anything.
     """
     from sybil.document import Document
     from sybil.parsers.markdown import PythonCodeBlockParser
@@ -30,7 +33,7 @@ def run(page: Path, folder: Path) -> None:
     os.chdir(folder)
     try:
         with xn.use("numpy"):
-            for example in Document.parse(str(page), PythonCodeBlockParser()):
+            for example in Document.parse(str(page), PythonCodeBlockParser(doctest_optionflags=SHOWN)):
                 example.evaluate()
     finally:
         os.chdir(before)
@@ -90,32 +93,32 @@ def verified() -> str:
     from xpnet.backends import LIBRARIES
     from xpnet.selfcheck import table
 
-    paths = selfchecks()
-    rows = ["| backend | device | versions | when | what |", "| --- | --- | --- | --- | --- |", table(paths)]
-    missing = [name for name in LIBRARIES if name not in {path.stem for path in paths}]
+    rows = ["| backend | device | versions | when | what |", "| --- | --- | --- | --- | --- |", table(SELFCHECKS)]
+    missing = sorted(set(LIBRARIES) - {result["backend"] for result in selfchecks()})
     return "\n".join([*rows, *(f"| {name} | – | – | – | **not yet run** |" for name in missing)])
 
 
 def checks() -> str:
     """Return what each check of a selfcheck compares, and what it found on each backend."""
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in selfchecks()]
+    results = selfchecks()
+    names = {check["name"]: check["what"] for result in results for check in result["checks"]}
+    columns = [{check["name"]: figures(check) for check in result["checks"]} for result in results]
     head = ["check", *(result["backend"] for result in results)]
     rows = [head, ["---"] * len(head)]
-    for row in zip(*(result["checks"] for result in results), strict=True):
-        rows.append([f"**{row[0]['name']}**: {row[0]['what']}", *(found(check) for check in row)])
+    rows += [[f"**{name}**: {what}", *(column.get(name, "–") for column in columns)] for name, what in names.items()]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def found(check: dict[str, Any]) -> str:
+def figures(check: dict[str, Any]) -> str:
     """Return the first figures of a check, or its error."""
     if not check["passed"]:
         return f"**failed**: {check['error']}"
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in list(check["figures"].items())[:2])
 
 
-def selfchecks() -> list[Path]:
+def selfchecks() -> list[dict[str, Any]]:
     """Return the saved results of `xpnet selfcheck`."""
-    return sorted((ROOT / "benchmarks" / "selfcheck").glob("*.json"))
+    return [json.loads(path.read_text(encoding="utf-8")) for path in SELFCHECKS]
 
 
 TABLES = {function.__name__: function for function in (benchmarks, trust, verified, checks)}

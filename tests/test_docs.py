@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,13 @@ def needs(page):
     return found[1].split() if found else []
 
 
+def skip_without(libraries, who):
+    """Skip by name; the libraries are not imported, for a page may have to prepare that."""
+    for library in libraries:
+        if find_spec(library) is None:
+            pytest.skip(f"{who} needs {library}, which is not installed")
+
+
 def commands():
     """Yield every command of a shell block, and those in the text that name this project's own."""
     for text in TEXTS.values():
@@ -51,8 +59,7 @@ def test_every_block_is_python_or_a_command():
 
 @pytest.mark.parametrize("page", [page for page, text in TEXTS.items() if "```python" in text], ids=name)
 def test_the_code_of_a_page_runs(page, tmp_path):
-    for library in needs(page):
-        pytest.importorskip(library, reason=f"{name(page)} needs {library}, which is not installed")
+    skip_without(needs(page), name(page))
     RUN(page, tmp_path)
 
 
@@ -117,8 +124,7 @@ def test_the_reference_has_every_public_name():
 
 
 def test_the_site_builds_without_a_warning(tmp_path):
-    for library in ("mkdocs", "material", "mkdocstrings", "matplotlib"):
-        pytest.importorskip(library, reason=f"building the site needs {library}, which is not installed")
+    skip_without(("mkdocs", "material", "mkdocstrings", "matplotlib"), "building the site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
