@@ -40,11 +40,11 @@ class Microscope(Callback):
 
     All is measured on the samples handed in, by one forward and one backward pass in inference mode (no dropout):
 
-    max_weight      max |W| of each matrix
-    gradient_norm   ‖∂L/∂W‖₂
-    update_ratio    ‖ΔW‖₂ / ‖W‖₂ of the step that the optimizer would do now, at its last learning rate; 10⁻³ is healthy
-    dead            for each ReLU, the share of units that are 0 on every sample
-    saturated       for each tanh or sigmoid, the share of outputs whose slope is below 5 % of the steepest
+        max_weight      max |W| of each matrix
+        gradient_norm   ‖∂L/∂W‖₂
+        update_ratio    ‖ΔW‖₂ / ‖W‖₂ of the step that the optimizer would do now, at its last rate; 10⁻³ is healthy
+        dead            for each ReLU, the share of units that are 0 on every sample
+        saturated       for each tanh or sigmoid, the share of outputs whose slope is below 5 % of the steepest
 
     The model is only read, so training gives the same bits with a microscope as without. At the end of training
     `say` is called with what was found, in words; None for silence.

@@ -157,8 +157,7 @@ class Layer(ABC):
     def shapes(self, input_shape: Sequence[Any]) -> dict[str, Shape]:
         """Return the output shape of every leaf by path; the batch axis comes first and may be None.
 
-        >>> Sequential(Linear(4, 3), ReLU()).shapes((None, 4))
-        {'0': (None, 3), '1': (None, 3)}
+        `Sequential(Linear(4, 3), ReLU()).shapes((None, 4))` is `{"0": (None, 3), "1": (None, 3)}`.
         """
         return {path: shape for path, _, shape in self.walk(tuple(input_shape))}
 

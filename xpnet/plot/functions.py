@@ -13,10 +13,7 @@ def loss(
     ax: Axes | None = None,
     label: str | None = None,
 ) -> Axes:
-    """Draw a loss against the prediction, for one sample with this target.
-
-    plot.loss(xn.hinge, target=1)
-    """
+    """Draw a loss against the prediction, for one sample with this target: `plot.loss(xn.hinge, target=1)`."""
     ax = axes(ax)
     predictions = np.linspace(*over, 201)
     values = [float(function(np.asarray([p]), np.asarray([target]))[0]) for p in predictions]
