@@ -239,5 +239,5 @@ CALL = 2e10
 
 def steps_per_call(full: int, most: int) -> int:
     """Return how many steps make a call: up to `most`, and if possible a divisor, so that all calls are alike."""
-    divisors = [k for k in range(1, most + 1) if full % k == 0]
-    return divisors[-1] if full and divisors[-1] * 4 >= min(most, full) else most
+    divisor = next((k for k in range(min(most, full), 0, -1) if full % k == 0), 0)
+    return divisor if divisor and divisor * 4 >= min(most, full) else most

@@ -110,4 +110,5 @@ def draw(windows: Sequence[Window], seed: int) -> np.ndarray:
 
 def split(xp: Namespace, theta: Array, windows: Sequence[Window]) -> tuple[Array, ...]:
     """Return the windows of a flat θ as arrays: views, where the library has views."""
-    return tuple(xp.reshape(theta[w.start : w.stop], w.shape) for w in windows)
+    parts = (theta[w.start : w.stop] for w in windows)
+    return tuple(p if len(w.shape) == 1 else xp.reshape(p, w.shape) for p, w in zip(parts, windows, strict=True))
