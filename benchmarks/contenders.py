@@ -5,6 +5,8 @@ import subprocess
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.summary import kind
+
 PROBE = (
     "import importlib.util, json, sys; print(json.dumps([m for m in sys.argv[1:] if not importlib.util.find_spec(m)]))"
 )
@@ -30,8 +32,8 @@ class Contender:
 
     @property
     def kind(self) -> str:
-        """`xpnet`, `floor` or `peer`."""
-        return self.peer if self.peer in ("xpnet", "floor") else "peer"
+        """`xpnet`, `floor` or `peer`, and `tuned` for what is not as it comes."""
+        return kind(self.name)
 
 
 def xpnet(name: str, label: str, extra: str = "", imports: str = "import xpnet", **rest: Any) -> Contender:
@@ -45,6 +47,8 @@ def library(name: str, label: str, module: str, imports: str, requires: str, pee
     return Contender(name, label, peer or module, modules=(module,), imports=imports, requires=needs, **rest)
 
 
+WIDE = {"OPENBLAS_CORETYPE": "SkylakeX"}
+"""What `xpnet doctor` advises where OpenBLAS does not use a processor's AVX-512; dangerous where there is none."""
 JAX = ("jax", "import jax, jax.numpy", "jax")
 TORCH = ("torch", "import torch", "torch numpy")
 
@@ -76,6 +80,15 @@ CPU = (
     library("sklearn", "scikit-learn", "sklearn", "import sklearn.neural_network", "scikit-learn"),
     library("thinc", "Thinc", "thinc", "import thinc.api", "thinc"),
     library("numpy", "NumPy by hand", "numpy", "import numpy", "numpy"),
+    xpnet(
+        "xpnet-fast-avx512",
+        "xpnet on NumPy + fast, AVX-512 products",
+        "[fast]",
+        options={"backend": "numpy"},
+        modules=("numba",),
+        environment=WIDE,
+    ),
+    library("numpy-avx512", "NumPy by hand, AVX-512 products", "numpy", "", "", environment=WIDE),
     Contender("floor", "products alone, all threads", "floor"),
     Contender("floor-1", "products alone, one thread", "floor", {"threads": 1}, modules=("threadpoolctl",)),
 )

@@ -28,7 +28,9 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
 
 
 def kind(name: str) -> str:
-    """Return `xpnet`, `floor` or `peer`."""
+    """Return `xpnet`, `floor` or `peer`, and `tuned` for what is not as it comes."""
+    if name.endswith("avx512"):
+        return "tuned"
     head = name.partition("-")[0]
     return head if head in ("xpnet", "floor") else "peer"
 

@@ -14,12 +14,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache, lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xpnet.backends.base import Run
+from xpnet.backends.openblas import kernels
 
 SMALL = 1e8
 """Floating-point operations of a step's forward pass, 2 · batch · len(θ), below which one thread is better."""
@@ -66,7 +66,11 @@ def _smallest_normal(dtype: str) -> float:
 
 def host_bits() -> dict[str, str]:
     """Return what the last bits of a computation on this processor depend on."""
-    return {"subnormals": "flushed" if _libm() else "swept", "threads": str(os.cpu_count())}
+    return {
+        "subnormals": "flushed" if _libm() else "swept",
+        "threads": str(os.cpu_count()),
+        "kernels": str(kernels()),
+    }
 
 
 @contextmanager
@@ -90,39 +94,3 @@ def _libm() -> Any:
     if not (sys.platform == "linux" and platform.machine() == "x86_64" and platform.libc_ver()[0] == "glibc"):
         return None
     return ctypes.CDLL(ctypes.util.find_library("m") or "libm.so.6")
-
-
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Do NumPy's products on one thread: in the OpenBLAS of NumPy's wheels, else by threadpoolctl if installed."""
-    if openblas := _openblas():
-        get, put = openblas
-        before = get()
-        put(1)
-        try:
-            yield
-        finally:
-            put(before)
-    elif controller := _threadpools():
-        with controller.limit(limits=1, user_api="blas"):
-            yield
-    else:
-        yield
-
-
-@lru_cache(maxsize=1)
-def _threadpools() -> Any:
-    try:
-        from threadpoolctl import ThreadpoolController
-    except ImportError:
-        return None
-    return ThreadpoolController()
-
-
-@lru_cache(maxsize=1)
-def _openblas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
-    """Return the two functions that read and set the number of threads."""
-    for library in (Path(np.__file__).parent.parent / "numpy.libs").glob("*scipy_openblas64*"):
-        openblas = ctypes.CDLL(str(library))  # loaded already: this is the same one
-        return openblas.scipy_openblas_get_num_threads64_, openblas.scipy_openblas_set_num_threads64_
-    return None

@@ -52,9 +52,12 @@ class JaxBackend(Backend):
         plain = super()._map(rule)
 
         def gated(state: Any, inputs: Any, scalars: Any, gate: Array | None) -> tuple[Vector, ...]:
+            new: tuple[Vector, ...]
             if gate is None:
-                return plain(state, inputs, scalars)
-            return jax.lax.cond(gate, lambda: tuple(plain(state, inputs, scalars)), lambda: tuple(state))
+                new = plain(state, inputs, scalars)
+            else:  # a branch, not `where`: with that XLA copies the state in every step
+                new = jax.lax.cond(gate, lambda: tuple(plain(state, inputs, scalars)), lambda: tuple(state))
+            return new
 
         compiled = jax.jit(gated)  # the scalars are arguments, so a new learning rate compiles nothing
 

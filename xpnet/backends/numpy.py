@@ -1,7 +1,6 @@
 """NumPy, on the CPU: always there."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import array_api_compat.numpy as xp
 import numpy as np
@@ -9,7 +8,8 @@ import numpy as np
 from xpnet.arrays import Array
 from xpnet.backends.base import Apply, InPlaceBackend, Rule, Run, Step
 from xpnet.backends.fused import Fused, fuse, fused_available
-from xpnet.backends.host import calmly, host_bits, one_blas_thread
+from xpnet.backends.host import calmly, host_bits
+from xpnet.backends.openblas import advice, one_blas_thread
 from xpnet.errors import BackendError
 
 BLOCK = 32768
@@ -77,6 +77,11 @@ def of(array: Array) -> NumpyBackend:
 def devices() -> list[str]:
     """Return the devices that can be used."""
     return ["cpu"]
+
+
+def details() -> list[str]:
+    """Return what `xpnet doctor` should say."""
+    return advice()
 
 
 _CPU = NumpyBackend(reason="the array's own library")

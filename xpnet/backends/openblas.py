@@ -1,0 +1,63 @@
+"""OpenBLAS, which does the products in NumPy's wheels: how many threads it takes, and which processor it sees."""
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Do NumPy's products on one thread: in the OpenBLAS of NumPy's wheels, else by threadpoolctl if installed."""
+    if openblas := library():
+        before = openblas.scipy_openblas_get_num_threads64_()
+        openblas.scipy_openblas_set_num_threads64_(1)
+        try:
+            yield
+        finally:
+            openblas.scipy_openblas_set_num_threads64_(before)
+    elif controller := _threadpools():
+        with controller.limit(limits=1, user_api="blas"):
+            yield
+    else:
+        yield
+
+
+@cache
+def _threadpools() -> Any:
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:
+        return None
+    return ThreadpoolController()
+
+
+@cache
+def library() -> Any:
+    """Return the OpenBLAS of NumPy's wheel, None if NumPy came with another."""
+    for path in (Path(np.__file__).parent.parent / "numpy.libs").glob("*scipy_openblas64*"):
+        return ctypes.CDLL(str(path))  # loaded already: this is the same one
+    return None
+
+
+def kernels() -> str | None:
+    """Return the processor whose kernels OpenBLAS runs, such as `Haswell` (AVX2) or `SkylakeX` (AVX-512)."""
+    if (openblas := library()) is None:
+        return None
+    openblas.scipy_openblas_get_corename64_.restype = ctypes.c_char_p
+    return str(openblas.scipy_openblas_get_corename64_().decode())
+
+
+def advice() -> list[str]:
+    """Return what would make products faster: OpenBLAS has AVX-512 kernels that it does not use on AMD's processors."""
+    try:
+        wide = "avx512f" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        wide = False
+    if not wide or kernels() not in ("Haswell", "Zen"):
+        return []
+    return [f"OpenBLAS runs {kernels()} kernels, but AVX-512 is here: set OPENBLAS_CORETYPE=SkylakeX, which is faster"]
