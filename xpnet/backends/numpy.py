@@ -12,7 +12,7 @@ from xpnet.backends.host import calmly, host_bits
 from xpnet.backends.openblas import advice, one_blas_thread
 from xpnet.errors import BackendError
 
-BLOCK = 32768
+BLOCK = 65536
 """Elements of a vector that a rule handles at a time: its few arrays then stay in the processor's cache."""
 
 
