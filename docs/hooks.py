@@ -76,6 +76,11 @@ def benchmarks() -> str:
     return "\n\n".join(inner(page(results, f"benchmarks-{kind}.png")) for kind, results in newest())
 
 
+def parity() -> str:
+    """Return the newest comparison of the estimators with scikit-learn's, as it was written beside its JSON."""
+    return inner(max((ROOT / "benchmarks" / "sklearn").glob("*.md")).read_text(encoding="utf-8"))
+
+
 def trust() -> str:
     """Return the report of the long tests."""
     from benchmarks.trust import page
@@ -121,7 +126,7 @@ def selfchecks() -> list[dict[str, Any]]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in SELFCHECKS]
 
 
-TABLES = {function.__name__: function for function in (benchmarks, trust, verified, checks)}
+TABLES = {function.__name__: function for function in (benchmarks, parity, trust, verified, checks)}
 
 
 def on_files(files: Any, config: Any) -> Any:

@@ -324,3 +324,7 @@ def test_jax_refuses_integers_that_it_would_wrap():
     code = "import numpy as np, xpnet as xn; xn.backend('jax').asarray(np.asarray([0, 2**32]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.endswith("TypeError: JAX makes int32 of int64, which cannot hold 0..4294967296\n")
+
+
+def test_strict_says_which_of_its_devices_computes():
+    assert [xn.backend(f"strict:{name}").describe() for name in ("CPU_DEVICE", "device2")] == ["CPU_DEVICE", "device2"]

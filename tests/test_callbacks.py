@@ -223,12 +223,12 @@ def _the_handler_is_put_back():
 
 def test_ctrl_c_within_an_epoch_stops_after_the_steps_under_way(backend):
     model, recorder = classifier(backend, interrupting(150)), Recorder()
-    x, y = np.tile(X, (50, 1)), np.tile(Y, 50)  # 300 steps an epoch, 60 a call
+    x, y = np.tile(X, (200, 1)), np.tile(Y, 200)  # 1200 steps an epoch, 240 a call
     history = model.fit(x, y, epochs=3, batch_size=2, callbacks=[recorder])
     assert history.stopped == "Ctrl-C"
     assert dict(history) == {}
     assert recorder.log == ["begin", "end"]
-    assert (model.state.t, model.epoch) == (180, 0)
+    assert (model.state.t, model.epoch) == (240, 0)
     assert np.all(np.isfinite(model.predict(X)))
     again = model.fit(X, Y, epochs=1)  # and the model goes on
     assert (again["epoch"], again.stopped) == ([1], None)

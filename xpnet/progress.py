@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any
 
@@ -30,16 +31,17 @@ class Bar:
 
             self._bar = tqdm(total=samples, desc=epoch, unit=" samples", unit_scale=True, file=sys.stderr)
 
-    def advance(self, samples: int, text: str) -> None:
+    def advance(self, samples: int, means: Mapping[str, float]) -> None:
         """Count samples, and show the numbers as they are."""
         if self._bar is not None:
+            text = ", ".join(f"{name}={mean:.4f}" for name, mean in means.items() if name != "gradient_norm")
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(samples)
 
-    def conclude(self, text: str) -> None:
+    def conclude(self, text: Callable[[], str]) -> None:
         """Show the epoch's numbers in place of the running ones."""
         if self._bar is not None:
-            self._bar.set_postfix_str(text)
+            self._bar.set_postfix_str(text())
 
     def __enter__(self) -> "Bar":
         return self

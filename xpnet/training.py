@@ -60,7 +60,7 @@ def train(
                 done = epoch(model, run, x, y, bar, interrupt, lambda: _note(run, callbacks, keep, False))
                 if done and held is not None:
                     history.add(**{f"val_{key}": value for key, value in model.score(*held).items()})
-                bar.conclude(history.last())
+                bar.conclude(history.last)
             stops = [
                 type(callback).__name__ for callback in callbacks if done and callback.on_epoch_end(model, history)
             ]
@@ -89,14 +89,14 @@ def epoch(
     """Train over the rest of the epoch's samples; return whether it was finished, and add it to the history if so."""
     n, names = x.shape[0], ("loss", "gradient_norm", *model.metrics)
     order = random.permutation(model.seed, model.epoch, n)
-    bar.advance(run.position, "")
+    bar.advance(run.position, {})
     for block in data.batches(order[run.position :], run.batch_size, model.net.size):
         with Stopwatch() as watch:
             results = model._steps(x, y, block)
         sums = np.asarray(run.sums or [0.0] * len(names)) + results.sum(axis=1) * block.shape[1]
         run.position, run.sums, run.seconds = run.position + block.size, sums.tolist(), run.seconds + watch.seconds
         means = dict(zip(names, (sums / run.position).tolist(), strict=True))
-        bar.advance(block.size, ", ".join(f"{k}={v:.4f}" for k, v in means.items() if k != "gradient_norm"))
+        bar.advance(block.size, means)
         if run.position < n:
             note()
             if interrupt.asked:

@@ -20,6 +20,10 @@ class StrictBackend(Backend):
     def __init__(self, device: object, reason: str = "asked for by name") -> None:
         super().__init__("strict", xp, device, reason)
 
+    def describe(self) -> str:
+        """Return the device's name."""
+        return next(name for name in devices() if xp.Device(name) == self.device)
+
     def asnumpy(self, array: Array) -> np.ndarray:
         """Bring an array home, by way of the library's CPU device."""
         return np.asarray(array.to_device(xp.Device("CPU_DEVICE")))
