@@ -219,6 +219,10 @@ def check_settings(epochs: int, batch_size: int) -> None:
             raise DataError(f"{name} must be an integer of at least 1, got {value!r}")
 
 
+CALL = 2e10
+"""Floating-point operations worth a call, a few tenths of a second on a processor; a step has 6 · batch · len(θ)."""
+
+
 def batches(order: np.ndarray, batch_size: int, size: int) -> Iterator[np.ndarray]:
     """Yield the epoch's batches as blocks of indices (K, B): K steps at a time, the last short batch by itself.
 
@@ -231,10 +235,6 @@ def batches(order: np.ndarray, batch_size: int, size: int) -> Iterator[np.ndarra
         yield order[start * batch_size : stop * batch_size].reshape(stop - start, batch_size)
     if len(order) > full * batch_size:
         yield order[None, full * batch_size :]
-
-
-CALL = 2e10
-"""Floating-point operations worth a call, a few tenths of a second on a processor; a step has 6 · batch · len(θ)."""
 
 
 def steps_per_call(full: int, most: int) -> int:

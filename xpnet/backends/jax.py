@@ -52,11 +52,10 @@ class JaxBackend(Backend):
         plain = super()._map(rule)
 
         def gated(state: Any, inputs: Any, scalars: Any, gate: Array | None) -> tuple[Vector, ...]:
-            new: tuple[Vector, ...]
-            if gate is None:
-                new = plain(state, inputs, scalars)
-            else:  # a branch, not `where`: with that XLA copies the state in every step
-                new = jax.lax.cond(gate, lambda: tuple(plain(state, inputs, scalars)), lambda: tuple(state))
+            if gate is None or self.device.platform != "cpu":  # on a GPU the host would wait for each gate
+                return plain(state, inputs, scalars, gate)
+            new: tuple[Vector, ...]  # by a branch on the CPU: with `where` XLA copies the state in every step
+            new = jax.lax.cond(gate, lambda: tuple(plain(state, inputs, scalars)), lambda: tuple(state))
             return new
 
         compiled = jax.jit(gated)  # the scalars are arguments, so a new learning rate compiles nothing
