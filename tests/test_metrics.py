@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import xpnet as xn
 from xpnet import metrics
 from xpnet.errors import ShapeError
 from xpnet.testing import assert_close
@@ -45,8 +46,16 @@ def test_regression_metrics(backend):
     assert_close(backend, both, np.asarray((3 / 8 + 1) / 2))
 
 
-def test_r2_of_a_target_that_does_not_vary_is_nan(backend):
-    assert np.isnan(backend.asnumpy(metrics.r2(backend.asarray([1.0, 2.0]), backend.asarray([3.0, 3.0]))))
+def test_r2_of_a_target_that_does_not_vary_is_finite_as_in_sklearn(backend):
+    target = backend.asarray([3.0, 3.0])
+    assert_close(backend, metrics.r2(backend.asarray([1.0, 2.0]), target), np.asarray(0.0))
+    assert_close(backend, metrics.r2(target, target), np.asarray(1.0))
+
+
+def test_r2_as_a_training_metric_outlives_a_last_batch_of_one(backend):
+    x = np.linspace(-1.0, 1.0, 9)[:, None]
+    model = xn.Model(xn.Linear(1, 1), xn.mean_squared_error, xn.SGD(0.1), metrics=["r2"], backend=backend)
+    assert np.isfinite(model.fit(x, 2 * x, epochs=2, batch_size=4)["r2"]).all()
 
 
 def test_no_samples(backend):

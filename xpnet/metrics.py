@@ -51,12 +51,14 @@ def mean_absolute_error(prediction: Array, target: Array) -> Array:
 def r2(prediction: Array, target: Array) -> Array:
     """R² = 1 − Σ(ŷ − y)² / Σ(y − ȳ)², ȳ the mean of the target over the samples; 1 is perfect, 0 is guessing ȳ.
 
-    With several outputs, the mean of their R². NaN where a target does not vary.
+    With several outputs, the mean of their R². Where a target does not vary, as in a batch of one sample, 1 if the
+    prediction is exact and 0 if not, as in scikit-learn.
     """
     xp, t = same_shape(prediction, target)
     residual = xp.sum((prediction - t) ** 2, axis=0)
     spread = xp.sum((t - xp.mean(t, axis=0, keepdims=True)) ** 2, axis=0)
-    return xp.mean(1.0 - residual / xp.where(spread == 0, math.nan, spread))
+    score = 1.0 - residual / xp.where(spread == 0, 1.0, spread)
+    return xp.mean(xp.where(spread == 0, xp.astype(residual == 0, score.dtype), score))
 
 
 def _classes(xp: Namespace, prediction: Array, target: Array) -> tuple[Array, Array]:
