@@ -276,8 +276,7 @@ class Model:
 
     def max_weight(self) -> float:
         """Return the largest absolute value in any matrix, 0 if there is none."""
-        windows = split(self.backend.xp, self._theta, self.net.layout) if self.backend.flat else self._theta
-        matrices = [window for window in windows if window.ndim >= 2]
+        matrices = [window for window in self.net.windows(self._theta).values() if window.ndim >= 2]
         return max((float(self.backend.asnumpy(value)) for value in self._largest(matrices)), default=0.0)
 
     def save(self, path: str | PathLike[str]) -> None:

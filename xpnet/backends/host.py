@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends.base import Run
-from xpnet.backends.openblas import kernels
 
 SMALL = 1e8
 """Floating-point operations of a step's forward pass, 2 · batch · len(θ), below which one thread is better."""
@@ -66,11 +65,18 @@ def _smallest_normal(dtype: str) -> float:
 
 def host_bits() -> dict[str, str]:
     """Return what the last bits of a computation on this processor depend on."""
-    return {
-        "subnormals": "flushed" if _libm() else "swept",
-        "threads": str(os.cpu_count()),
-        "kernels": str(kernels()),
-    }
+    return {"subnormals": "flushed" if _libm() else "swept", "threads": str(os.cpu_count())}
+
+
+@contextmanager
+def one_thread(get: Callable[[], int], put: Callable[[int], Any]) -> Iterator[None]:
+    """Let a library use one thread, given the functions that read and set its number."""
+    before = get()
+    put(1)
+    try:
+        yield
+    finally:
+        put(before)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from xpnet.arrays import Array
 from xpnet.backends.base import Apply, InPlaceBackend, Rule, Run, Step
 from xpnet.backends.fused import Fused, fuse, fused_available
 from xpnet.backends.host import calmly, host_bits
-from xpnet.backends.openblas import advice, one_blas_thread
+from xpnet.backends.openblas import advice, kernels, one_blas_thread
 from xpnet.errors import BackendError
 
 BLOCK = 65536
@@ -31,7 +31,8 @@ class NumpyBackend(InPlaceBackend):
 
     def bits(self) -> dict[str, str]:
         """Return what the last bits depend on: also how rules are run, subnormals, and threads."""
-        return super().bits() | {"rules": "fused" if fused_available() else "plain"} | host_bits()
+        own = {"rules": "fused" if fused_available() else "plain", "kernels": str(kernels())}
+        return super().bits() | own | host_bits()
 
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """Return a @ b, in `out` if one is given."""

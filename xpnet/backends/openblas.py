@@ -1,30 +1,24 @@
 """OpenBLAS, which does the products in NumPy's wheels: how many threads it takes, and which processor it sees."""
 
 import ctypes
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from xpnet.backends.host import one_thread
 
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
+
+def one_blas_thread() -> AbstractContextManager[Any]:
     """Do NumPy's products on one thread: in the OpenBLAS of NumPy's wheels, else by threadpoolctl if installed."""
     if openblas := library():
-        before = openblas.scipy_openblas_get_num_threads64_()
-        openblas.scipy_openblas_set_num_threads64_(1)
-        try:
-            yield
-        finally:
-            openblas.scipy_openblas_set_num_threads64_(before)
-    elif controller := _threadpools():
-        with controller.limit(limits=1, user_api="blas"):
-            yield
-    else:
-        yield
+        return one_thread(openblas.scipy_openblas_get_num_threads64_, openblas.scipy_openblas_set_num_threads64_)
+    if controller := _threadpools():
+        limit: AbstractContextManager[Any] = controller.limit(limits=1, user_api="blas")
+        return limit
+    return nullcontext()
 
 
 @cache

@@ -1,7 +1,6 @@
 """PyTorch as an array library: its arrays and devices, none of its autograd."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from xpnet.arrays import Array
 from xpnet.backends.base import Apply, InPlaceBackend, Rule, Run, Step
-from xpnet.backends.host import calmly
+from xpnet.backends.host import calmly, one_thread
 from xpnet.backends.numpy import NumpyBackend
 from xpnet.errors import BackendError
 
@@ -48,8 +47,10 @@ class TorchBackend(InPlaceBackend):
 
     def bits(self) -> dict[str, str]:
         """Return what the last bits depend on: on the CPU also how rules are run, subnormals, and threads."""
-        on_cpu = NumpyBackend().bits() | {"threads": str(torch.get_num_threads())} if self.device.type == "cpu" else {}
-        return on_cpu | super().bits()
+        if self.device.type != "cpu":
+            return super().bits()
+        own = {"threads": str(torch.get_num_threads()), "kernels": torch.backends.cpu.get_cpu_capability()}
+        return NumpyBackend().bits() | own | super().bits()
 
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """Return a @ b, in `out` if one is given."""
@@ -74,18 +75,9 @@ class TorchBackend(InPlaceBackend):
     def compile(self, step: Step) -> Run:
         """Run the steps one by one; on the CPU, small ones on one thread."""
         run = super().compile(step)
-        return calmly(run, one_thread) if self.device.type == "cpu" else run
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let PyTorch use one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+        if self.device.type != "cpu":
+            return run
+        return calmly(run, lambda: one_thread(torch.get_num_threads, torch.set_num_threads))
 
 
 def connect(device: str) -> TorchBackend:

@@ -1,6 +1,7 @@
 """What both scikit-learn estimators share: checking settings and data, training, stopping, pickling."""
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -34,7 +35,7 @@ def home(array: Any) -> Any:
     return backend_of(array).asnumpy(array) if on_device(array) else array
 
 
-class Estimator(BaseEstimator):  # type: ignore[misc]
+class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
     """A network between scikit-learn's fit and predict; a subclass says how targets become numbers and back."""
 
     model_: Model
@@ -49,17 +50,17 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
 
     # What a subclass must say
 
+    @abstractmethod
     def _encode(self, y: Any, reset: bool) -> Any:
         """Return targets as the loss takes them; `reset` forgets what earlier ones were like."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _objective(self) -> fitting.Objective:
         """Return the loss, and with it how many outputs the network has (`self.n_outputs_`)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _score(self, prediction: np.ndarray, target: np.ndarray, weights: np.ndarray | None) -> float:
         """Return how good the network's output is, the larger the better."""
-        raise NotImplementedError
 
     def _weights(self, y: Any, sample_weight: Any) -> np.ndarray | None:
         """Return host weights (N,), or None if all samples weigh the same."""
