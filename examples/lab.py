@@ -19,7 +19,6 @@ from tqdm import tqdm
 
 import xpnet as xn
 from xpnet import plot
-from xpnet.microscope import Microscope
 
 ACTIVATIONS = {"ReLU": (xn.ReLU, "he"), "tanh": (xn.Tanh, "glorot"), "sigmoid": (xn.Sigmoid, "glorot")}
 """Each activation with the initializer that goes with it."""
@@ -38,7 +37,7 @@ class Setup:
     layers: int
     activation: str
     histories: list[xn.History] = field(default_factory=list)
-    scopes: list[Microscope] = field(default_factory=list)
+    scopes: list[xn.Microscope] = field(default_factory=list)
     train: list[float] = field(default_factory=list)
     test: list[float] = field(default_factory=list)
 
@@ -84,7 +83,7 @@ def run(setups: Sequence[Setup], seeds: int, epochs: int, backend: str | None) -
                 bar.set_description(f"{setup.name}, seed {seed}")
                 optimizer = xn.Adam(xn.one_cycle(RATE, steps))
                 model = xn.Model(setup.net(), xn.cross_entropy, optimizer, seed, backend, metrics=["accuracy"])
-                scope = Microscope(images[:PROBE], labels[:PROBE], say=None)
+                scope = xn.Microscope(images[:PROBE], labels[:PROBE], say=None)
                 callbacks = [scope, Tick(bar)]
                 history = model.fit(images, labels, epochs, BATCH, HELD_OUT, callbacks, progress=False)
                 setup.histories.append(history)

@@ -9,7 +9,7 @@ import pytest
 
 import xpnet as xn
 from xpnet.errors import NonFiniteError
-from xpnet.history import History, Stopwatch
+from xpnet.training.history import History, Stopwatch
 
 X = np.random.default_rng(0).normal(size=(12, 3)).astype("float32")
 Y = np.arange(12) % 2

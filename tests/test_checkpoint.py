@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import xpnet as xn
-from xpnet import description, storage
 from xpnet.errors import CheckpointError
+from xpnet.files import description, storage
 
 X = np.random.default_rng(0).normal(size=(20, 3)).astype("float32")
 Y = np.arange(20) % 2

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xpnet as xn
-from xpnet import storage
 from xpnet.errors import CheckpointError
+from xpnet.files import storage
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xpnet as xn
-from xpnet.datasets import IDX_TYPES, MNIST_SHA256, read_idx
+from xpnet.data.datasets import IDX_TYPES, MNIST_SHA256, read_idx
 from xpnet.errors import DataError
 
 PACKAGED = Path(xn.datasets.__file__).parent / "mnist"

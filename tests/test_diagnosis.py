@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import xpnet as xn
-from xpnet import data, random
+from xpnet import random
+from xpnet.data import batches
 from xpnet.errors import DataWarning, NonFiniteError
 
 REMEDY = "; theta is as it was before: lower the learning rate, scale the input, or set clip_norm"
@@ -20,7 +21,7 @@ def classifier(backend, optimizer=None):
 
 def stopped_after(model, steps, x, y, monkeypatch):
     """Train a model for some steps of its first epoch and return θ."""
-    whole = data.batches
+    whole = batches.batches
 
     def few(order, *rest):
         done = 0
@@ -31,7 +32,7 @@ def stopped_after(model, steps, x, y, monkeypatch):
                 yield part
 
     with monkeypatch.context() as patch:
-        patch.setattr(data, "batches", few)
+        patch.setattr(batches, "batches", few)
         model.fit(x, y, epochs=1, batch_size=BATCH)
     assert model.state.t == steps
     return np.array(model.backend.asnumpy(model.theta))

@@ -14,7 +14,8 @@ import pytest
 from test_resume import data, model
 
 import xpnet as xn
-from xpnet import storage
+from xpnet.data import batches
+from xpnet.files import storage
 
 resource = pytest.importorskip("resource")
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs Linux's /proc")
@@ -237,7 +238,7 @@ def kills(folder, count, a_run=20, epochs=60, seed=0):
     def go(pipe, saves, moment):
         if saves:
             Staged(pipe, saves, moment)
-        xn.data.steps_per_call = lambda full, most: 5
+        batches.steps_per_call = lambda full, most: 5
         one = xn.load(path) if path.exists() else None
         if one is None:
             one = model("numpy")

@@ -8,7 +8,7 @@ import pytest
 
 import xpnet as xn
 from xpnet.errors import DataError, ShapeError
-from xpnet.microscope import QUANTITIES, Microscope
+from xpnet.look.microscope import QUANTITIES, Microscope
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(48, 6)).astype(np.float32)

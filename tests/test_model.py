@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import xpnet as xn
-from xpnet import data, random
+from xpnet import random
+from xpnet.data import batches
 from xpnet.errors import DataWarning
 from xpnet.testing import assert_close
 
@@ -93,8 +94,8 @@ def test_each_sample_is_visited_once_an_epoch_in_its_batch(backend, size):
 
 def test_the_order_is_new_each_epoch_and_the_same_bits_everywhere(backend, monkeypatch):
     orders = []
-    batches = data.batches
-    monkeypatch.setattr(data, "batches", lambda order, *rest: batches(orders.append(order.tolist()) or order, *rest))
+    whole = batches.batches
+    monkeypatch.setattr(batches, "batches", lambda order, *rest: whole(orders.append(order.tolist()) or order, *rest))
     x, labels = blobs(6)
     classifier(backend, seed=3).fit(x, labels, epochs=3, batch_size=6)
     assert orders == [[1, 0, 4, 2, 5, 3], [3, 1, 2, 5, 0, 4], [0, 2, 3, 5, 1, 4]]
@@ -116,7 +117,7 @@ def test_one_seed_gives_the_same_bits_twice_and_another_gives_others(backend):
 @pytest.mark.parametrize(("size", "most"), [(10, 256), (10**7, 83), (10**8, 64)])
 def test_batches_are_blocks_of_steps_and_small_steps_come_in_larger_ones(full, rest, size, most):
     order = np.random.default_rng(0).permutation(full * 4 + rest)
-    blocks = list(data.batches(order, 4, size))
+    blocks = list(batches.batches(order, 4, size))
     assert np.array_equal(np.concatenate([block.reshape(-1) for block in blocks]), order)
     assert all(block.shape[1] == 4 and block.shape[0] <= most for block in blocks[: len(blocks) - bool(rest)])
     assert not rest or blocks[-1].shape == (1, rest)
@@ -128,7 +129,7 @@ def test_k_steps_in_one_call_are_k_single_steps(backend, monkeypatch):
     net = xn.Sequential(xn.Linear(2, 8), xn.Tanh(), xn.Dropout(0.3), xn.Linear(8, 3))
     thetas, losses = [], []
     for steps in (64, 1):
-        monkeypatch.setattr(data, "steps_per_call", lambda full, most, steps=steps: steps)
+        monkeypatch.setattr(batches, "steps_per_call", lambda full, most, steps=steps: steps)
         model = classifier(backend, xn.AdamW(xn.cosine(0.05, 10), clip_norm=0.5), net, dtype="float64")
         losses.append(model.fit(x, labels, epochs=1, batch_size=4)["loss"][0])
         thetas.append(home(model))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import xpnet as xn
-from xpnet import data
+from xpnet.data import door
 from xpnet.errors import ShapeError
 from xpnet.testing import assert_close
 
@@ -71,7 +71,7 @@ def test_device_data_stays_where_it_is(backend, monkeypatch):
         pytest.skip(f"{backend.name}: the device is the host itself, and nothing travels")
     x, labels = blobs(50)
     xd, yd = backend.asarray(x), backend.asarray(labels)
-    seen = data.place("x", xd, backend, "float32")
+    seen = door.place("x", xd, backend, "float32")
     assert seen is xd
     sent = []
     asarray = backend.asarray

@@ -1,4 +1,4 @@
-"""xpnet.plot: every picture in a light and a dark style, what is on it, and one clear line for each wrong use."""
+"""xpnet.look.plot: every picture in a light and a dark style, what is on it, and one clear line for each wrong use."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import pytest
 
 import xpnet as xn
 from xpnet.errors import DataError, ShapeError
-from xpnet.history import History
+from xpnet.training.history import History
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
@@ -17,10 +17,10 @@ import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-from xpnet import plot  # noqa: E402
-from xpnet.live import Live, Movie  # noqa: E402
-from xpnet.microscope import Microscope  # noqa: E402
-from xpnet.plot.canvas import ON_DARK, ON_LIGHT  # noqa: E402
+from xpnet.look import plot  # noqa: E402
+from xpnet.look.live import Live, Movie  # noqa: E402
+from xpnet.look.microscope import Microscope  # noqa: E402
+from xpnet.look.plot.canvas import ON_DARK, ON_LIGHT  # noqa: E402
 
 STYLES = ("default", "dark_background")
 
@@ -291,8 +291,9 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch):
 
 
 def test_importing_costs_nothing():
-    """Neither xpnet nor xpnet.plot imports matplotlib before something is drawn."""
-    code = "import sys, xpnet, xpnet.plot, xpnet.live, xpnet.microscope; sys.exit('matplotlib' in sys.modules)"
+    """Neither xpnet nor xpnet.look.plot imports matplotlib before something is drawn."""
+    modules = "xpnet, xpnet.look.plot, xpnet.look.live, xpnet.look.microscope"
+    code = f"import sys, {modules}; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import xpnet as xn
+from xpnet.data import batches
 
 N, FEATURES, CLASSES = 203, 6, 3
 
@@ -77,7 +78,7 @@ def test_resumed_training_has_the_same_bits_and_history(backend, tmp_path, monke
 
 def test_checkpoints_within_an_epoch_hold_a_position(tmp_path, monkeypatch):
     x, y = data()
-    monkeypatch.setattr(xn.model.data, "steps_per_call", lambda full, most: 2)
+    monkeypatch.setattr(batches, "steps_per_call", lambda full, most: 2)
     cut_after(monkeypatch, 1)
     path = tmp_path / "run.safetensors"
     with pytest.raises(CutError):

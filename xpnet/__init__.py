@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from xpnet import datasets, metrics, schedules
+from xpnet import metrics, schedules
 from xpnet.backends import Backend, available_backends, backend, use
-from xpnet.callbacks import Callback, EarlyStopping
+from xpnet.data import datasets
 from xpnet.errors import (
     BackendError,
     CheckpointError,
@@ -13,7 +13,6 @@ from xpnet.errors import (
     NonFiniteError,
     ShapeError,
 )
-from xpnet.history import History
 from xpnet.layers import (
     GELU,
     Context,
@@ -45,6 +44,8 @@ from xpnet.model import Model, load
 from xpnet.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
 from xpnet.parameters import Parameter
 from xpnet.schedules import constant, cosine, one_cycle, step_decay, warmup
+from xpnet.training.callbacks import Callback, EarlyStopping
+from xpnet.training.history import History
 
 __all__ = [
     "GELU",
@@ -109,15 +110,16 @@ __all__ = [
 
 
 if TYPE_CHECKING:
-    from xpnet import plot, testing
+    from xpnet import testing
     from xpnet.interop.onnx import export_onnx
-    from xpnet.live import Live, Movie
-    from xpnet.microscope import Microscope
+    from xpnet.look import plot
+    from xpnet.look.live import Live, Movie
+    from xpnet.look.microscope import Microscope
 
     __version__: str
 
-LATER = {"Live": "xpnet.live", "Movie": "xpnet.live", "Microscope": "xpnet.microscope"}
-LATER |= {"export_onnx": "xpnet.interop.onnx", "plot": "xpnet.plot", "testing": "xpnet.testing"}
+LATER = {"Live": "xpnet.look.live", "Movie": "xpnet.look.live", "Microscope": "xpnet.look.microscope"}
+LATER |= {"export_onnx": "xpnet.interop.onnx", "plot": "xpnet.look.plot", "testing": "xpnet.testing"}
 
 if not TYPE_CHECKING:  # or a type checker would take every name for one that is here
 

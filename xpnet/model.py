@@ -8,21 +8,23 @@ from typing import Any
 
 import numpy as np
 
-from xpnet import checkpoint, data, metrics, random
+from xpnet import metrics, random
 from xpnet.arrays import Array, Vector
 from xpnet.backends import Backend
 from xpnet.backends import backend as find_backend
-from xpnet.callbacks import Callback
-from xpnet.diagnosis import diagnose
+from xpnet.data import batches, door
 from xpnet.errors import DataError, DataWarning, NonFiniteError, ShapeError
-from xpnet.history import History
+from xpnet.files import checkpoint
 from xpnet.layers import Layer, Sequential, Softmax
 from xpnet.losses import Loss, cross_entropy
 from xpnet.metrics import Metric
 from xpnet.optimizers import Optimizer, State
 from xpnet.parameters import split
-from xpnet.progress import shown
-from xpnet.training import Run, train
+from xpnet.training.callbacks import Callback
+from xpnet.training.diagnosis import diagnose
+from xpnet.training.history import History
+from xpnet.training.loop import Run, train
+from xpnet.training.progress import shown
 
 
 class Model:
@@ -105,7 +107,7 @@ class Model:
         y: Any,
         epochs: int = 1,
         batch_size: int = 128,
-        validation: data.Validation = None,
+        validation: batches.Validation = None,
         callbacks: Sequence[Callback] = (),
         progress: bool | None = None,
         checkpoint: str | PathLike[str] | None = None,
@@ -124,8 +126,8 @@ class Model:
         DataError, ShapeError, TypeError for data that does not fit; NonFiniteError, naming step and layer, as soon as a
         loss or gradient is not finite: θ is then what it was before that step.
         """
-        data.check_settings(epochs, batch_size)
-        x, y = data.admit(x, y, self.net, self.loss, self.backend, self.dtype)
+        door.check_settings(epochs, batch_size)
+        x, y = door.admit(x, y, self.net, self.loss, self.backend, self.dtype)
         self.underway = Run(self.epoch, self.epoch + epochs, batch_size)
         return self._train(x, y, validation, callbacks, progress, checkpoint, every)
 
@@ -133,7 +135,7 @@ class Model:
         self,
         x: Any,
         y: Any,
-        validation: data.Validation = None,
+        validation: batches.Validation = None,
         callbacks: Sequence[Callback] = (),
         progress: bool | None = None,
         checkpoint: str | PathLike[str] | None = None,
@@ -147,7 +149,7 @@ class Model:
         """
         if self.underway is None:
             raise DataError("there is nothing to resume, the training was finished: call fit for more epochs")
-        x, y = data.admit(x, y, self.net, self.loss, self.backend, self.dtype)
+        x, y = door.admit(x, y, self.net, self.loss, self.backend, self.dtype)
         if self.underway.callbacks and len(self.underway.callbacks) != len(callbacks):
             raise DataError(
                 f"the run has {len(self.underway.callbacks)} callbacks, got {len(callbacks)}: pass the same ones"
@@ -158,7 +160,7 @@ class Model:
         self,
         x: Array,
         y: Array,
-        validation: data.Validation,
+        validation: batches.Validation,
         callbacks: Sequence[Callback],
         progress: bool | None,
         path: str | PathLike[str] | None,
@@ -167,14 +169,14 @@ class Model:
         """Go on with `self.underway` on data that were admitted, saving to `path`."""
         held: tuple[Array, Array] | None = None
         if isinstance(validation, tuple) and len(validation) == 2:
-            held = data.admit(*validation, self.net, self.loss, self.backend, self.dtype)
+            held = door.admit(*validation, self.net, self.loss, self.backend, self.dtype)
         elif validation is not None:
-            x, y, *pair = data.hold_out(x, y, validation, self.seed, self.backend)
+            x, y, *pair = batches.hold_out(x, y, validation, self.seed, self.backend)
             held = (pair[0], pair[1])
         run, show = self.underway, shown(progress)
         assert run is not None
         if path is not None or run.data is not None:
-            digest = data.digest(x, y, self.backend)
+            digest = batches.digest(x, y, self.backend)
             if run.data not in (None, digest):
                 raise DataError(
                     "the data are not those that this run was trained on: pass the same x, y and validation"
@@ -213,7 +215,7 @@ class Model:
 
     def _batch(self, fixed: tuple[Array, Array], index: Array) -> tuple[Array, Array]:
         """Gather one minibatch of inputs and targets."""
-        gather: Callable[..., tuple[Array, Array]] = self.backend.native(data.gather)
+        gather: Callable[..., tuple[Array, Array]] = self.backend.native(batches.gather)
         return gather(self.backend.xp, *fixed, index, self.dtype)
 
     def _step(self, carry: Any, fixed: Any, x: Any) -> tuple[Any, tuple[Array, ...]]:
@@ -228,15 +230,15 @@ class Model:
 
     def predict(self, x: Any, batch_size: int = 4096) -> Array:
         """Return the network's output for x (N, …), computed in batches: NumPy for host data, else on the device."""
-        data.check_settings(1, batch_size)
+        door.check_settings(1, batch_size)
         here = self.backend.owns(x)
-        prediction = self._forward(data.place("x", x, self.backend, self.dtype), batch_size)
+        prediction = self._forward(door.place("x", x, self.backend, self.dtype), batch_size)
         return prediction if here else self.backend.asnumpy(prediction)
 
     def evaluate(self, x: Any, y: Any, batch_size: int = 4096) -> dict[str, float]:
         """Return the loss and the metrics over all of x and y: `{"loss": …, "accuracy": …}`."""
-        data.check_settings(1, batch_size)
-        return self.score(*data.admit(x, y, self.net, self.loss, self.backend, self.dtype), batch_size)
+        door.check_settings(1, batch_size)
+        return self.score(*door.admit(x, y, self.net, self.loss, self.backend, self.dtype), batch_size)
 
     def objective(self, x: Any, y: Any) -> Callable[[Any], tuple[float, np.ndarray]]:
         """Return the loss on x and y as a function of a host vector θ, with its gradient: what SciPy minimizes.
@@ -247,7 +249,7 @@ class Model:
         Value and gradient are float64, computed in the model's precision over all samples at once; dropout is off, and
         the optimizer's weight decay is no part of it. The model itself stays as it is.
         """
-        x, y = data.admit(x, y, self.net, self.loss, self.backend, self.dtype)
+        x, y = door.admit(x, y, self.net, self.loss, self.backend, self.dtype)
 
         def value_and_gradient(theta: Any) -> tuple[float, np.ndarray]:
             if np.shape(theta) != (self.net.size,):

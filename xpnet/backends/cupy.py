@@ -29,7 +29,7 @@ from xpnet.backends.cuda.symbols import TraceError
 from xpnet.errors import BackendError
 
 NATIVE = {
-    "xpnet.data.gather": "gather",
+    "xpnet.data.batches.gather": "gather",
     "xpnet.losses.cross_entropy": "cross_entropy",
     "xpnet.optimizers.measure": "measure",
     "xpnet.random.bernoulli": "bernoulli",

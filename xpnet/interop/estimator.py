@@ -12,10 +12,11 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d, validate_data
 
-from xpnet import Backend, BackendError, DataWarning, History, Model, data
+from xpnet import Backend, BackendError, DataWarning, History, Model
 from xpnet import backend as find_backend
 from xpnet.arrays import Array
 from xpnet.backends import LIBRARIES, backend_of, library_of
+from xpnet.data import door
 from xpnet.interop import fitting
 
 CHOICES = {
@@ -127,8 +128,8 @@ class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             X, y = validate_data(self, X, home(y), dtype=self.dtype, multi_output=True, y_numeric=numbers, reset=reset)
         if y.ndim == 2 and y.shape[1] == 1:
             y = y[:, 0] if on_device(y) else column_or_1d(y, warn=True)
-        target = data.place("y", self._encode(y, reset if reset_y is None else reset_y), backend, self.dtype)
-        return backend, data.place("X", X, backend, self.dtype), target, self._weights(y, sample_weight)
+        target = door.place("y", self._encode(y, reset if reset_y is None else reset_y), backend, self.dtype)
+        return backend, door.place("X", X, backend, self.dtype), target, self._weights(y, sample_weight)
 
     def _beside(self, X: Array, y: Any, reset: bool) -> Any:
         """Check a device array X as scikit-learn checks host data, and return the y beside it."""

@@ -23,7 +23,7 @@ from xpnet.testing.backends import open_backend
 
 CHECKS = (*numbers.CHECKS, *training.CHECKS)
 ROOT = Path(__file__).resolve().parents[1]
-OUTSIDE = ("plot", "interop", "live.py", "microscope.py", "lab", "cli.py", "__main__.py", "testing/capabilities.py")
+OUTSIDE = ("look", "interop", "cli.py", "__main__.py", "testing/capabilities.py")
 """What a selfcheck says nothing about."""
 
 

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from xpnet import data, losses, optimizers, random, schedules
+from xpnet import losses, optimizers, random, schedules
 from xpnet.arrays import Array
 from xpnet.backends import Backend
 from xpnet.backends import backend as find_backend
+from xpnet.data.batches import gather
 from xpnet.layers import (
     GELU,
     Context,
@@ -225,7 +226,7 @@ def batches(backend: Backend, quick: bool) -> Figures:
     def task(one: Backend, array: Any, rng: Any) -> Sequence[Array]:
         x = one.asarray(rng.integers(0, 256, (500, 6, 7)).astype(np.uint8))
         y, index = array(rng.normal(size=(500, 2))), one.asarray(rng.permutation(500)[:130].astype(np.int32))
-        rows, targets = one.native(data.gather)(one.xp, x, y, index, "float32")
+        rows, targets = one.native(gather)(one.xp, x, y, index, "float32")
         gradient = array(rng.normal(size=100_003))
         norm, alive = one.native(optimizers.measure)(one.xp, gradient, None, None)
         overflow, _ = one.native(optimizers.measure)(one.xp, gradient * 1e30, alive, norm)

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from xpnet import datasets, random
+from xpnet import random
 from xpnet.backends import Backend
 from xpnet.backends import backend as find_backend
+from xpnet.data import datasets
 from xpnet.layers import Dropout, Flatten, Linear, ReLU, Scale, Sequential
 from xpnet.losses import cross_entropy
 from xpnet.model import Model

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from xpnet.errors import DataError
-from xpnet.history import History
-from xpnet.plot.canvas import DASHES, MARKERS, Axes, Sheet, axes, colour, legend, sheet, tidy
+from xpnet.look.plot.canvas import DASHES, MARKERS, Axes, Sheet, axes, colour, legend, sheet, tidy
+from xpnet.training.history import History
 
 if TYPE_CHECKING:
-    from xpnet.microscope import Microscope
+    from xpnet.look.microscope import Microscope
 
 LABELS = {
     "loss": "loss, mean per sample",

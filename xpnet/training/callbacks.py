@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from xpnet.arrays import Array
-from xpnet.history import History
+from xpnet.training.history import History
 
 if TYPE_CHECKING:
     from xpnet.model import Model

@@ -3,7 +3,7 @@
 import numpy as np
 
 from xpnet import losses, metrics
-from xpnet.plot.canvas import DASHES, Axes, Sheet, axes, colour, legend, sheet, tidy
+from xpnet.look.plot.canvas import DASHES, Axes, Sheet, axes, colour, legend, sheet, tidy
 
 
 def loss(

@@ -7,9 +7,9 @@ import numpy as np
 
 from xpnet.arrays import Array
 from xpnet.errors import ShapeError
-from xpnet.history import History
-from xpnet.plot.canvas import MARKERS, Axes, Sheet, axes, colour, host, legend, mix, pyplot, sheet, tidy
-from xpnet.plot.curves import curves, recorded
+from xpnet.look.plot.canvas import MARKERS, Axes, Sheet, axes, colour, host, legend, mix, pyplot, sheet, tidy
+from xpnet.look.plot.curves import curves, recorded
+from xpnet.training.history import History
 
 if TYPE_CHECKING:
     from xpnet.model import Model

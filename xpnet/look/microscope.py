@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from xpnet import data
 from xpnet.arrays import Array, Namespace, each
-from xpnet.callbacks import Callback
+from xpnet.data import door
 from xpnet.errors import DataError
-from xpnet.history import History
 from xpnet.layers import Layer, ReLU, Sigmoid, Tanh
+from xpnet.training.callbacks import Callback
+from xpnet.training.history import History
 
 if TYPE_CHECKING:
     from xpnet.model import Model
@@ -58,7 +58,7 @@ class Microscope(Callback):
 
     def on_train_begin(self, model: "Model") -> None:
         """Look at the model as it is; records of an earlier call of fit on the same model are continued."""
-        self._probe = data.admit(self.x, self.y, model.net, model.loss, model.backend, model.dtype)
+        self._probe = door.admit(self.x, self.y, model.net, model.loss, model.backend, model.dtype)
         walk = model.net.walk(tuple(self._probe[0].shape))
         self._layers: dict[str, Layer] = {path: layer for path, layer, _ in walk}
         if self._model() is not model:

@@ -5,11 +5,11 @@ the Figure. Left out, a new figure is made with pyplot, so that a notebook shows
 Colours are Okabe and Ito's, which colour-blind readers can tell apart; text and background are the active style's.
 """
 
-from xpnet.plot.canvas import colour
-from xpnet.plot.curves import curves, history, layers, max_weight, microscope, trouble
-from xpnet.plot.functions import loss, loss_functions
-from xpnet.plot.images import confusion_matrix, images, mistakes, weights
-from xpnet.plot.regions import decision_regions, scatter, training
+from xpnet.look.plot.canvas import colour
+from xpnet.look.plot.curves import curves, history, layers, max_weight, microscope, trouble
+from xpnet.look.plot.functions import loss, loss_functions
+from xpnet.look.plot.images import confusion_matrix, images, mistakes, weights
+from xpnet.look.plot.regions import decision_regions, scatter, training
 
 __all__ = [
     "colour",

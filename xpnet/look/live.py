@@ -6,11 +6,11 @@ from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
 from xpnet.arrays import Array
-from xpnet.callbacks import Callback
-from xpnet.history import History
-from xpnet.plot.canvas import pyplot
-from xpnet.plot.regions import training
-from xpnet.progress import in_notebook
+from xpnet.look.plot.canvas import pyplot
+from xpnet.look.plot.regions import training
+from xpnet.training.callbacks import Callback
+from xpnet.training.history import History
+from xpnet.training.progress import in_notebook
 
 if TYPE_CHECKING:
     from xpnet.model import Model

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xpnet import data, random
+from xpnet import random
 from xpnet.arrays import Array
-from xpnet.callbacks import Callback
-from xpnet.history import History, Stopwatch
-from xpnet.progress import Bar, Interrupt
+from xpnet.data import batches
+from xpnet.training.callbacks import Callback
+from xpnet.training.history import History, Stopwatch
+from xpnet.training.progress import Bar, Interrupt
 
 if TYPE_CHECKING:
     from xpnet.model import Model
@@ -90,7 +91,7 @@ def epoch(
     n, names = x.shape[0], ("loss", "gradient_norm", *model.metrics)
     order = random.permutation(model.seed, model.epoch, n)
     bar.advance(run.position, {})
-    for block in data.batches(order[run.position :], run.batch_size, model.net.size):
+    for block in batches.batches(order[run.position :], run.batch_size, model.net.size):
         with Stopwatch() as watch:
             results = model._steps(x, y, block)
         sums = np.asarray(run.sums or [0.0] * len(names)) + results.sum(axis=1) * block.shape[1]

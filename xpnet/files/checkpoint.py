@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xpnet import optimizers, storage
+from xpnet import optimizers
 from xpnet.arrays import Array
 from xpnet.backends import Backend
-from xpnet.description import from_data, to_data
 from xpnet.errors import CheckpointError, DataWarning
-from xpnet.history import History
+from xpnet.files import storage
+from xpnet.files.description import from_data, to_data
 from xpnet.layers import Layer
 from xpnet.optimizers import State
-from xpnet.training import Run
+from xpnet.training.history import History
+from xpnet.training.loop import Run
 
 if TYPE_CHECKING:
     from xpnet.model import Model

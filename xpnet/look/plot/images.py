@@ -9,7 +9,7 @@ import numpy as np
 from xpnet import metrics
 from xpnet.arrays import Array
 from xpnet.errors import DataError, ShapeError
-from xpnet.plot.canvas import Axes, Sheet, axes, colour, host, mix, pyplot, ramp, readable, sheet
+from xpnet.look.plot.canvas import Axes, Sheet, axes, colour, host, mix, pyplot, ramp, readable, sheet
 
 if TYPE_CHECKING:
     from xpnet.model import Model

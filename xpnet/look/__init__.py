@@ -1,0 +1,1 @@
+"""Seeing what a network does: the microscope, pictures, and pictures that move."""
