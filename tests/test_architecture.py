@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import xpnet
-from xpnet import optimizers
+from xpnet.optimizers import adam, base, rmsprop, sgd
 
 ROOT = Path(xpnet.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
@@ -110,7 +110,8 @@ def test_import_xpnet_loads_no_other_library():
     assert not unwanted & set(ast.literal_eval(done.stdout))
 
 
-RULES = [f for n, f in vars(optimizers).items() if n.endswith("_rule") and inspect.isfunction(f)]
+ROOMS = (adam, base, rmsprop, sgd)
+RULES = [f for room in ROOMS for n, f in vars(room).items() if n.endswith("_rule") and inspect.isfunction(f)]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
@@ -122,4 +123,4 @@ def test_a_rule_has_no_number_literals_and_no_branches(rule):
 
 
 def test_every_rule_of_the_optimizers_is_looked_at():
-    assert len(RULES) == 6
+    assert len(RULES) == 7

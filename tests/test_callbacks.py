@@ -73,7 +73,7 @@ def test_a_callback_that_returns_true_stops_training_after_all_have_been_called(
         ({"monitor": "val_accuracy", "patience": 2}, [0.5, 0.9, 0.8, 0.7, 1.0], 4, 2),
         ({"monitor": "val_r2", "patience": 1}, [-1.0, 0.5, 0.4, 1.0, 1.0], 3, 2),
         ({"monitor": "gain", "patience": 1, "mode": "max"}, [1.0, 2.0, 1.5, 9.0, 9.0], 3, 2),
-        ({"monitor": "accuracy_loss", "patience": 1}, [1.0, 2.0, 1.5, 9.0, 9.0], 2, 1),
+        ({"monitor": "accuracy_loss", "patience": 1, "mode": "min"}, [1.0, 2.0, 1.5, 9.0, 9.0], 2, 1),
         ({"monitor": "val_loss", "patience": 2, "min_delta": 0.5}, [3.0, 2.7, 2.6, 0.0, 0.0], 3, 1),
         ({"monitor": "val_loss", "patience": 2}, [3.0, np.nan, np.nan, 0.0, 0.0], 3, 1),
     ],
@@ -91,7 +91,7 @@ def test_early_stopping_waits_and_puts_the_best_theta_back(settings, values, epo
 
 
 def test_early_stopping_on_every_backend(backend):
-    recorder, early = Recorder(), xn.EarlyStopping("score", patience=2)
+    recorder, early = Recorder(), xn.EarlyStopping("score", patience=2, mode="min")
     model = classifier(backend)
     model.fit(X, Y, epochs=9, callbacks=[Script("score", [2.0, 1.0, 3.0, 3.0]), recorder, early])
     assert np.array_equal(backend.asnumpy(model.theta), recorder.thetas[1])
@@ -100,14 +100,14 @@ def test_early_stopping_on_every_backend(backend):
 
 
 def test_early_stopping_may_leave_the_last_theta():
-    recorder, early = Recorder(), xn.EarlyStopping("score", patience=1, restore_best=False)
+    recorder, early = Recorder(), xn.EarlyStopping("score", patience=1, mode="min", restore_best=False)
     model = classifier()
     model.fit(X, Y, epochs=9, callbacks=[Script("score", [1.0, 2.0]), recorder, early])
     assert np.array_equal(model.theta, recorder.thetas[1])
 
 
 def test_the_best_theta_is_put_back_also_if_patience_never_ran_out():
-    recorder, early = Recorder(), xn.EarlyStopping("score", patience=9)
+    recorder, early = Recorder(), xn.EarlyStopping("score", patience=9, mode="min")
     model = classifier()
     history = model.fit(X, Y, epochs=3, callbacks=[Script("score", [2.0, 1.0, 3.0]), recorder, early])
     assert np.array_equal(model.theta, recorder.thetas[1])
@@ -115,7 +115,7 @@ def test_the_best_theta_is_put_back_also_if_patience_never_ran_out():
 
 
 def test_early_stopping_forgets_an_earlier_run():
-    early = xn.EarlyStopping("score", patience=1)
+    early = xn.EarlyStopping("score", patience=1, mode="min")
     classifier().fit(X, Y, epochs=2, callbacks=[Script("score", [0.0, 1.0]), early])
     history = classifier().fit(X, Y, epochs=2, callbacks=[Script("score", [9.0, 8.0]), early])
     assert history.stopped is None
@@ -129,7 +129,7 @@ def test_early_stopping_with_a_monitor_that_nobody_records():
         classifier().fit(X, Y, callbacks=[xn.EarlyStopping()])
     with pytest.raises(ValueError, match=r'^EarlyStopping: mode must be "min" or "max", got .least.$'):
         xn.EarlyStopping(mode="least")
-    with pytest.raises(ValueError, match=r"^EarlyStopping: patience must be at least 1, got 0$"):
+    with pytest.raises(ValueError, match=r"^EarlyStopping: patience must be an integer of at least 1, got 0$"):
         xn.EarlyStopping(patience=0)
 
 
@@ -189,7 +189,7 @@ def test_the_bar_is_closed_when_training_fails(capsys):
     from tqdm import tqdm
 
     with pytest.raises(NonFiniteError) as caught:  # the error's traceback keeps the bar from being collected
-        classifier(lr=1e38).fit(X, Y, epochs=2, batch_size=2, progress=True)
+        classifier(lr=lambda step: -float(step)).fit(X, Y, epochs=2, batch_size=2, progress=True)
     assert capsys.readouterr().err.endswith("\n")
     assert caught.value
     assert not [bar for bar in getattr(tqdm, "_instances", ()) if not bar.disable]
@@ -252,11 +252,16 @@ def test_ctrl_c_between_epochs_does_no_further_step():
     assert (history["epoch"], history.stopped, model.state.t) == ([1], "Ctrl-C", 6)
 
 
-def test_ctrl_c_lets_early_stopping_put_the_best_back():
-    recorder = Recorder()
+def test_after_ctrl_c_the_best_theta_is_at_hand_but_put_back_only_when_the_run_is_over():
+    recorder, early = Recorder(), xn.EarlyStopping("score", mode="min")
     model = classifier(lr=interrupting(3))
-    model.fit(X, Y, epochs=9, callbacks=[Script("score", [1.0, 2.0, 3.0, 4.0]), recorder, xn.EarlyStopping("score")])
+    script = Script("score", [1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    model.fit(X, Y, epochs=6, callbacks=[script, recorder, early])
     assert len(recorder.thetas) == 4
+    assert np.array_equal(model.theta, recorder.thetas[3])
+    assert np.array_equal(early.theta, recorder.thetas[0])
+    model.resume(X, Y, callbacks=[script, recorder, early])
+    assert len(recorder.thetas) == 6
     assert np.array_equal(model.theta, recorder.thetas[0])
 
 

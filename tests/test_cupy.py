@@ -2,6 +2,7 @@
 
 import gc
 import warnings
+from dataclasses import replace
 
 import cuda_host
 import fake_cupy
@@ -13,6 +14,7 @@ from xpnet import losses, optimizers
 from xpnet.backends import cupy as backend_module
 from xpnet.backends.base import Backend
 from xpnet.backends.cuda import cublaslt, graph, kernels
+from xpnet.data.source import Arrays
 from xpnet.errors import BackendError
 from xpnet.layers import Context
 from xpnet.layers.fused import Chain
@@ -72,25 +74,26 @@ def test_training_gives_numpys_numbers(optimizer, dtype):
     expected, reference = fit(model("numpy", optimizer, dtype=dtype))
     close(theta, expected, 2e-5 if dtype == "float32" else 1e-12)
     assert history["accuracy"] == pytest.approx(reference["accuracy"])
-    (captured,) = one._run.graphs.values()
+    (captured,) = one.step.run.graphs.values()
     assert captured.executable.launches == 3, "one epoch to warm up, and three as a graph; the short batches one by one"
 
 
 def test_a_graph_gives_the_bits_of_the_same_steps_one_by_one():
     replayed, plain = model(fake_cupy.fake_backend()), model(fake_cupy.fake_backend())
-    plain._run = Backend.compile(plain.backend, plain._step)
+    plain.step = replace(plain.step, compiled=Backend.compile(plain.backend, plain.step.one))
     (theta, history), (expected, reference) = fit(replayed, epochs=6), fit(plain, epochs=6)
     np.testing.assert_array_equal(theta, expected)
     assert history["loss"] == reference["loss"]
-    assert replayed._run.graphs
+    assert replayed.step.run.graphs
 
 
 def test_a_step_is_eleven_nodes():
-    one = model(fake_cupy.fake_backend(), metrics=(), dropout=False)
-    fit(one)
     more_layer = 3  # a third linear layer: one product forward, two backward
     unreal = 1  # `empty_like` is work for the fake only
-    assert one._run.nodes_per_step == pytest.approx(11 + more_layer + unreal, abs=0.5)
+    for optimizer, decay in ((xn.Adam(1e-2), 0), (xn.AdamW(1e-2), 3)):  # a kernel for each matrix
+        one = model(fake_cupy.fake_backend(), optimizer, metrics=(), dropout=False)
+        fit(one)
+        assert one.step.run.nodes_per_step == pytest.approx(11 + more_layer + unreal + decay, abs=0.5)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +133,7 @@ def test_a_loss_that_waits_for_the_host_is_not_captured():
 
 
 def test_a_bad_step_changes_nothing_and_is_named():
-    one = model(fake_cupy.fake_backend(), xn.SGD(1e30), dropout=False)
+    one = model(fake_cupy.fake_backend(), xn.SGD(2e11), dropout=False)
     x, y = data()
     with pytest.raises(xn.NonFiniteError, match=r"at step \d+ \(epoch 1\)"):
         one.fit(x, y, 3, 16, progress=False)
@@ -152,12 +155,12 @@ def test_assigned_theta_reaches_the_graph():
 def test_graphs_of_old_data_are_let_go_with_their_memory():
     one = model(fake_cupy.fake_backend())
     fit(one)
-    (old,) = one._run.graphs.values()
+    (old,) = one.step.run.graphs.values()
     pool = old.pool
     del old
     fit(one)  # the same numbers at other addresses
     gc.collect()
-    assert len(one._run.graphs) == 1
+    assert len(one.step.run.graphs) == 1
     assert pool.freed
 
 
@@ -171,15 +174,16 @@ def test_host_arrays_in_a_compiled_step_are_refused():
     with pytest.raises(
         TypeError, match=r"a compiled step takes arrays on <CUDA Device 0>, got a numpy array on cpu: use"
     ):
-        one._steps(x, y, np.arange(32, dtype=np.int32).reshape(2, 16))
+        one.step.many(one.state, Arrays(x, y, one.backend), np.arange(32, dtype=np.int32).reshape(2, 16))
     np.testing.assert_array_equal(one.backend.asnumpy(one.theta), before)
 
 
 def test_arrays_of_another_gpu_are_refused():
     one = model(fake_cupy.fake_backend())
     x, y = data()
+    source = Arrays(fake_cupy.ndarray(x, device=1), fake_cupy.ndarray(y), one.backend)
     with pytest.raises(TypeError, match="takes arrays on <CUDA Device 0>, got a fake_cupy array on <CUDA Device 1>"):
-        one._steps(fake_cupy.ndarray(x, device=1), fake_cupy.ndarray(y), np.arange(32, dtype=np.int32).reshape(2, 16))
+        one.step.many(one.state, source, np.arange(32, dtype=np.int32).reshape(2, 16))
 
 
 def test_columns_of_two_lengths_are_refused():

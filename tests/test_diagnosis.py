@@ -1,5 +1,7 @@
 """A loss or gradient that is not finite: training stops, says where it began, and θ is still the last good one."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,8 @@ from xpnet import random
 from xpnet.data import batches
 from xpnet.errors import DataWarning, NonFiniteError
 
+CLEAN = "; theta is as it was before: clean the data"
+TARGETS = "; theta is as it was before: scale the targets, or mend the loss"
 REMEDY = "; theta is as it was before: lower the learning rate, scale the input, or set clip_norm"
 N, BATCH = 30, 4  # 7 full batches and one of 2
 X = np.random.default_rng(0).normal(size=(N, 3)).astype("float32")
@@ -50,7 +54,7 @@ def test_one_bad_sample_stops_training_at_its_step_with_the_theta_before_it(back
         pytest.raises(NonFiniteError) as caught,
     ):
         model.fit(bad, Y, epochs=3, batch_size=BATCH)
-    assert str(caught.value) == f"{what} became NaN at step 6 (epoch 1): first non-finite value in the input{REMEDY}"
+    assert str(caught.value) == f"{what} became NaN at step 6 (epoch 1): first non-finite value in the input{CLEAN}"
     good = classifier(backend)
     assert np.array_equal(backend.asnumpy(model.theta), stopped_after(good, 5, X, Y, monkeypatch))
     assert (model.state.t, model.epoch) == (5, 0)
@@ -63,17 +67,16 @@ def test_one_bad_sample_stops_training_at_its_step_with_the_theta_before_it(back
 
 def test_a_learning_rate_that_explodes_later(backend):
     # The weights become huge at step 11, which is the third of the second epoch; step 12 cannot be computed.
-    net = xn.Sequential(xn.Linear(3, 8), xn.ReLU(), xn.Linear(8, 2))
-    model = xn.Model(net, xn.cross_entropy, xn.SGD(lambda step: 1e25 if step == 10 else 0.1), backend=backend)
+    net = xn.Sequential(*[layer for _ in range(5) for layer in (xn.Linear(3, 3), xn.LeakyReLU(0.5))], xn.Linear(3, 2))
+    model = xn.Model(net, xn.cross_entropy, xn.SGD(lambda step: 2e11 if step == 10 else 0.1), backend=backend)
     with pytest.raises(NonFiniteError) as caught:
         model.fit(X, Y, epochs=3, batch_size=BATCH)
-    where = "at step 12 (epoch 2): first non-finite value in the output of layer 2"
-    begins = [f"loss became {value} " for value in ("NaN", "inf")]  # which one depends on the order of a sum
-    assert str(caught.value) in [begin + where + REMEDY for begin in begins]
+    where = r"at step 12 \(epoch 2\): first non-finite value in the output of layer \d+"
+    assert re.fullmatch(f"loss became (NaN|inf) {where}{REMEDY}", str(caught.value))  # by the order of a sum
     assert (model.state.t, model.epoch) == (11, 1)
     theta = backend.asnumpy(model.theta)
     assert np.all(np.isfinite(theta))
-    assert np.max(np.abs(theta)) > 1e20
+    assert np.max(np.abs(theta)) > 1e8
 
 
 def wide(scale):
@@ -127,7 +130,7 @@ def test_the_place_where_it_began_is_named(backend, scale, target, loss, message
     model = xn.Model(net, loss, xn.SGD(1e-10), backend=backend)
     with pytest.raises(NonFiniteError) as caught:
         model.fit(x, np.full((2, 1), target), epochs=1)
-    assert str(caught.value) == message + REMEDY
+    assert str(caught.value) == message + (TARGETS if message.endswith("the loss") else REMEDY)
     assert not np.any(backend.asnumpy(model.theta))
 
 
@@ -142,10 +145,10 @@ def test_layers_within_layers_are_named_by_their_path(backend):
 
 def test_a_network_that_is_one_layer(backend):
     model = xn.Model(
-        xn.Linear(3, 2), xn.cross_entropy, xn.SGD(lambda step: 3e38 if step == 0 else 0.1), backend=backend
+        xn.Linear(3, 2), xn.cross_entropy, xn.SGD(lambda step: 2e11 if step == 0 else 0.1), backend=backend
     )
     with pytest.raises(NonFiniteError, match=r"at step 2 .* first non-finite value in the output of the network; "):
-        model.fit(X * 100, Y, epochs=2, batch_size=15)
+        model.fit(X * 1e17, Y, epochs=2, batch_size=15)
 
 
 def test_dropout_has_the_mask_of_the_step_that_is_looked_into(backend):

@@ -1,5 +1,7 @@
 """Prediction, and where a model keeps its arrays."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -96,7 +98,7 @@ def test_no_step_waits_for_the_device(backend, monkeypatch):
     counts = []
     for size in (32, 2):  # 2 steps an epoch, 32 steps an epoch
         model = classifier(backend)
-        run = model._run
+        run = model.step.run
 
         def watched(*args, run=run):
             before = len(calls)
@@ -104,7 +106,7 @@ def test_no_step_waits_for_the_device(backend, monkeypatch):
             assert len(calls) == before, "a step took data home"
             return result
 
-        monkeypatch.setattr(model, "_run", watched)
+        model.step = replace(model.step, compiled=watched)
         calls.clear()
         model.fit(x, labels, epochs=1, batch_size=size)
         counts.append(len(calls))

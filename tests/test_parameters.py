@@ -114,13 +114,29 @@ def test_an_unknown_initializer_lists_the_known():
 # What weight decay acts on
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_matrices_decay_and_biases_do_not(backend, dtype):
-    vector = NET.decayed(backend, dtype)
-    assert vector.dtype == getattr(backend.xp, dtype)
-    windows = NET.windows(vector)
-    for name, window in windows.items():
-        assert_close(backend, window, np.full(tuple(window.shape), float(name.endswith("weight"))), multiple=0)
+def test_matrices_decay_and_biases_do_not():
+    flat = np.zeros(NET.size)
+    for part in NET.decayed().of(flat):
+        part += 1.0
+    pieces = NET.decayed(flat=False).of(tuple(np.zeros(window.shape) for window in NET.layout))
+    for name, window in NET.windows(flat).items():
+        assert np.all(window == float(name.endswith("weight")))
+    assert len(pieces) == sum(name.endswith("weight") for name in NET.windows(flat))
+
+
+def test_neighbours_that_decay_are_one_part():
+    net = xn.Sequential(xn.Linear(2, 3, bias=False), xn.Linear(3, 3, bias=False), xn.Linear(3, 2))
+    assert net.decayed().places == (slice(0, 21),)
+    assert net.decayed(flat=False).places == (0, 1, 2)
+
+
+def test_parts_that_were_made_anew_are_put_between_the_rest(backend):
+    vector = backend.asarray(np.arange(10.0))
+    parts = parameters.Parts((slice(0, 2), slice(5, 6), slice(8, 10)))
+    old = parts.of(vector)
+    new = parts.put(backend.xp, vector, old, tuple(part * 10.0 for part in old))
+    assert_close(backend, new, [0, 10, 2, 3, 4, 50, 6, 7, 80, 90], multiple=0)
+    assert parts.put(backend.xp, vector, old, old) is vector
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64, 0.5])

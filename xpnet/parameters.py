@@ -7,12 +7,12 @@ lies on θ, and `split` gives the windows as arrays.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from xpnet import random
-from xpnet.arrays import Array, Namespace
+from xpnet.arrays import Array, Namespace, Vector
 
 Shape: TypeAlias = tuple[int, ...]
 Initializer: TypeAlias = Callable[[np.random.Generator, Shape], np.ndarray]
@@ -99,9 +99,9 @@ def lay_out(parameters: Sequence[Parameter]) -> tuple[Window, ...]:
     return tuple(windows)
 
 
-def draw(windows: Sequence[Window], seed: int) -> np.ndarray:
-    """Draw the host's float64 θ: each window from a stream of its own, keyed by the seed and the window's name."""
-    theta = np.zeros(windows[-1].stop if windows else 0)
+def draw(windows: Sequence[Window], seed: int, dtype: str = "float64") -> np.ndarray:
+    """Draw the host's θ: each window from a stream of its own, in float64, keyed by the seed and the window's name."""
+    theta = np.empty(windows[-1].stop if windows else 0, dtype=dtype)
     for window in windows:
         values = window.parameter.init(random.generator(seed, window.name), window.shape)
         theta[window.start : window.stop] = values.reshape(-1)
@@ -112,3 +112,40 @@ def split(xp: Namespace, theta: Array, windows: Sequence[Window]) -> tuple[Array
     """Return the windows of a flat θ as arrays: views, where the library has views."""
     parts = (theta[w.start : w.stop] for w in windows)
     return tuple(p if len(w.shape) == 1 else xp.reshape(p, w.shape) for p, w in zip(parts, windows, strict=True))
+
+
+class Parts(NamedTuple):
+    """Some parts of a vector like θ: slices of a flat one, or numbers of windows."""
+
+    places: tuple[Any, ...]
+
+    def of(self, vector: Vector) -> tuple[Array, ...]:
+        """Return the parts: views, where the library has views."""
+        return tuple(vector[place] for place in self.places)
+
+    def put(self, xp: Namespace, vector: Vector, parts: Sequence[Array], new: Sequence[Array]) -> Vector:
+        """Return the vector with `new` for `parts`; where those were overwritten, it is the vector itself."""
+        if isinstance(vector, tuple):
+            replaced = dict(zip(self.places, new, strict=True))
+            return tuple(replaced.get(k, window) for k, window in enumerate(vector))
+        if all(n is p for n, p in zip(new, parts, strict=True)):
+            return vector
+        pieces, start = [], 0
+        for place, piece in zip(self.places, new, strict=True):
+            pieces += [vector[start : place.start], piece]
+            start = place.stop
+        return xp.concat([*pieces, vector[start:]])
+
+
+def choose(windows: Sequence[Window], wanted: Callable[[Window], Any], flat: bool) -> Parts:
+    """Return the parts of θ in windows that are wanted; on a flat θ neighbours wanted alike are one slice."""
+    if not flat:
+        return Parts(tuple(k for k, window in enumerate(windows) if wanted(window)))
+    runs: list[tuple[Any, slice]] = []
+    for window in windows:
+        why = wanted(window)
+        if why and runs and runs[-1][0] == why and runs[-1][1].stop == window.start:
+            runs[-1] = (why, slice(runs[-1][1].start, window.stop))
+        elif why:
+            runs.append((why, slice(window.start, window.stop)))
+    return Parts(tuple(place for _, place in runs))

@@ -24,7 +24,7 @@ for _ in range(50):
     theta -= 0.1 * backward(dscores)
 
 adam = xn.AdamW(lr=xn.warmup(xn.cosine(1e-3, steps=5000), steps=500), weight_decay=0.1, clip_norm=1.0)
-state = adam.init(theta, net.decayed(backend))
+state = adam.init(theta, net.decayed())
 theta, state = adam.step(theta, backward(dscores), state)
 assert_type(state.t, int)
 assert_type(net.size, int)

@@ -33,6 +33,13 @@ def library_version(name: str) -> str | None:
         return None
 
 
+def reopen(spec: str, precision: str) -> "Backend":
+    """Return the backend of that name: what pickle keeps of one."""
+    library, _, device = spec.partition(":")
+    found: Backend = import_module(f"xpnet.backends.{library}").connect(device)
+    return found.with_matmul(precision)
+
+
 class Backend:
     """A library on a device.
 
@@ -42,12 +49,28 @@ class Backend:
 
     flat = True
     """Whether a compiled step carries θ as one vector (else as the tuple of its windows)."""
+    precision = "float32"
+    """In which float32 matrices are multiplied."""
     fuses = False
     """Whether linear layers in a row are better handed to `dense` than computed layer by layer."""
 
     def __init__(self, name: str, xp: Namespace, device: Any, reason: str = "asked for by name") -> None:
         self.name, self.xp, self.device, self.reason = name, xp, device, reason
         self._mapped: dict[Rule, Apply] = {}
+
+    @property
+    def spec(self) -> str:
+        """The name that opens this backend again, `torch:cuda:0`."""
+        return f"{self.name}:{self.device}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reopen, (self.spec, self.precision)
+
+    def __copy__(self) -> "Backend":
+        return self
+
+    def __deepcopy__(self, memo: Any) -> "Backend":
+        return self
 
     def __repr__(self) -> str:
         return f"<xpnet backend {self.name} on {self.device}: {self.reason}>"

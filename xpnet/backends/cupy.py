@@ -31,7 +31,7 @@ from xpnet.errors import BackendError
 NATIVE = {
     "xpnet.data.batches.gather": "gather",
     "xpnet.losses.cross_entropy": "cross_entropy",
-    "xpnet.optimizers.measure": "measure",
+    "xpnet.optimizers.base.measure": "measure",
     "xpnet.random.bernoulli": "bernoulli",
 }
 """Functions of arrays that have a kernel of their own."""
@@ -52,6 +52,11 @@ class CupyBackend(InPlaceBackend):
     ) -> None:
         super().__init__("cupy", namespace, device, reason)
         self.cupy, self.precision = library, precision
+
+    @property
+    def spec(self) -> str:
+        """The name that opens this backend again."""
+        return f"cupy:{self.device.id}"
 
     def with_matmul(self, precision: str) -> "CupyBackend":
         """Return this GPU with float32 matrices multiplied as "float32", "tf32" (10 bits) or "bfloat16" (7 bits).

@@ -25,6 +25,11 @@ class JaxBackend(Backend):
     def __init__(self, device: Any, reason: str = "asked for by name") -> None:
         super().__init__("jax", xp, device, reason)
 
+    @property
+    def spec(self) -> str:
+        """The name that opens this backend again."""
+        return f"jax:{self.device.platform}:{self.device.id}"
+
     def _place(self, host: np.ndarray, copy: bool | None) -> Array:
         wide = {"float64": "float32", "int64": "int32", "uint64": "uint32"}
         if not jax.config.jax_enable_x64 and host.dtype.name in wide:

@@ -20,6 +20,11 @@ class StrictBackend(Backend):
     def __init__(self, device: object, reason: str = "asked for by name") -> None:
         super().__init__("strict", xp, device, reason)
 
+    @property
+    def spec(self) -> str:
+        """The name that opens this backend again."""
+        return f"strict:{self.describe()}"
+
     def describe(self) -> str:
         """Return the device's name."""
         return next(name for name in devices() if xp.Device(name) == self.device)

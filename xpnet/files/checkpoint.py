@@ -1,66 +1,80 @@
-"""A model as a file: architecture as data, θ by window name, the optimizer's state, and where a run stands."""
+"""A step, its state and where a run stands as a file, and as host data for copies: no code, only data and arrays."""
 
 import json
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from xpnet import optimizers
-from xpnet.arrays import Array
+from xpnet.arrays import Vector
 from xpnet.backends import Backend
+from xpnet.backends import backend as find_backend
 from xpnet.errors import CheckpointError, DataWarning
 from xpnet.files import storage
 from xpnet.files.description import from_data, to_data
 from xpnet.layers import Layer
-from xpnet.optimizers import State
+from xpnet.optimizers import Optimizer
+from xpnet.training import parts
 from xpnet.training.history import History
-from xpnet.training.loop import Run
-
-if TYPE_CHECKING:
-    from xpnet.model import Model
+from xpnet.training.state import Holder, Run, State
+from xpnet.training.step import Step
 
 PATH = str | os.PathLike[str]
 
 
-def save(model: "Model", path: PATH) -> None:
-    """Write a model to a file, whole or not at all; CheckpointError if it cannot be written."""
-    from importlib.metadata import version  # slow to import, and needed here alone
-
-    vectors = {"": model.theta}
-    vectors |= {f"optimizer.{k}/": slot for k, slot in enumerate(model.state.slots)}
-    run: dict[str, Any] | None = None
-    if model.underway is not None:
-        run = vars(model.underway) | {"callbacks": []}
-        for k, state in enumerate(model.underway.callbacks):
-            vectors |= {f"callback.{k}.{name}/": value for name, value in state.items() if hasattr(value, "shape")}
-            run["callbacks"].append({name: value for name, value in state.items() if not hasattr(value, "shape")})
-    description = {
-        "net": to_data(model.net),
-        "loss": to_data(model.loss),
-        "optimizer": to_data(model.optimizer),
-        "metrics": [to_data(metric) for metric in model.metrics.values()],
-        "seed": int(model.seed),
-        "dtype": model.dtype,
-        "epoch": model.epoch,
-        "step": model.state.t,
-        "run": run,
-        "bits": model.backend.bits(),
-        "versions": {"xpnet": version("xpnet"), "numpy": np.__version__, model.backend.name: model.backend.version},
-    }
+def save(path: PATH, step: Step, state: State, run: Run | None) -> None:
+    """Write them to a file, whole or not at all; CheckpointError if it cannot be written, or not be read again."""
+    vectors: dict[str, Vector] = {"": state.theta}
+    vectors |= {f"optimizer.{k}/": slot for k, slot in enumerate(state.slots)}
+    about = describe(step) | {"epoch": state.epoch, "step": state.t, "run": None}
+    if run is not None:
+        kept = [_divide(one) for one in run.callbacks]
+        vectors |= {f"callback.{k}.{name}/": v for k, (_, some) in enumerate(kept) for name, v in some.items()}
+        about["run"] = vars(run) | {"callbacks": [plain for plain, _ in kept]}
+    home = step.backend.asnumpy
     arrays = {
-        prefix + name: model.backend.asnumpy(window)
+        prefix + name: home(window)
         for prefix, vector in vectors.items()
-        for name, window in model.net.windows(vector).items()
+        for name, window in step.net.windows(vector).items()
     }
-    storage.write(Path(path), storage.encode(json.dumps(description), arrays))
+    arrays |= {f"buffer/{name}": home(array) for name, array in state.buffers.items()}
+    storage.write(Path(path), storage.encode(json.dumps(about), arrays))
 
 
-def load(make: Callable[..., "Model"], path: PATH, backend: Backend, custom: Sequence[Callable[..., Any]]) -> "Model":
-    """Read a model from a file, made by `make(net, loss, optimizer, …)`; CheckpointError says what is wrong with it."""
+def describe(step: Step) -> dict[str, Any]:
+    """Return a step as data; CheckpointError for a part that could not be made again from it."""
+    from importlib.metadata import PackageNotFoundError, version  # slow to import, and needed here alone
+
+    try:
+        ours = version("xpnet")
+    except PackageNotFoundError:
+        ours = "unknown"
+    backend = step.backend
+    return {
+        "net": to_data(step.net),
+        "loss": to_data(step.loss),
+        "optimizer": to_data(step.optimizer),
+        "metrics": {name: to_data(metric) for name, metric in step.metrics.items()},
+        "seed": int(step.seed),
+        "dtype": step.dtype,
+        "frozen": list(step.frozen),
+        "bits": backend.bits(),
+        "versions": {"xpnet": ours, "numpy": np.__version__, backend.name: backend.version},
+    }
+
+
+def _divide(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Vector]]:
+    """Return what of a callback's state is plain data, and what vectors like θ."""
+    vectors = {name: value for name, value in state.items() if hasattr(value, "shape")}
+    return {name: value for name, value in state.items() if name not in vectors}, vectors
+
+
+def load(path: PATH, backend: Backend, custom: Sequence[Callable[..., Any]]) -> tuple[Step, State, Run | None]:
+    """Read them from a file, on any backend; CheckpointError says what is wrong with it."""
     try:
         text, arrays = storage.decode(Path(path).read_bytes())
     except OSError as error:
@@ -68,66 +82,127 @@ def load(make: Callable[..., "Model"], path: PATH, backend: Backend, custom: Seq
     except ValueError as error:
         raise CheckpointError(f"{path} is not a sound xpnet checkpoint: {error}") from None
     try:
-        model, bits = _build(make, json.loads(text), arrays, backend, custom)
+        about = json.loads(text)
+        step = _step(about, backend, custom)
+        state, run = _state(about, arrays, step)
+        bits = dict(about["bits"])
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} does not describe a model that can be built: {error}") from None
     others = {key: value for key, value in backend.bits().items() if bits.get(key) != value}
-    if model.underway is not None and others:
+    if run is not None and others:
         text = ", ".join(f"{key} {bits.get(key)} there, {value} here" for key, value in others.items())
         warnings.warn(f"resumed training will differ in its last bits: {text}", DataWarning, stacklevel=3)
-    return model
+    return step, state, run
 
 
-def _build(
-    make: Callable[..., "Model"],
-    saved: dict[str, Any],
-    arrays: dict[str, np.ndarray],
-    backend: Backend,
-    custom: Sequence[Callable[..., Any]],
-) -> tuple["Model", dict[str, str]]:
-    net, loss, optimizer = (from_data(saved[key], custom) for key in ("net", "loss", "optimizer"))
-    chosen = [from_data(metric, custom) for metric in saved["metrics"]]
-    step, epoch = int(saved["step"]), int(saved["epoch"])
-    if not (isinstance(net, Layer) and callable(loss) and isinstance(optimizer, optimizers.Optimizer)):
+def _step(about: dict[str, Any], backend: Backend, custom: Sequence[Callable[..., Any]]) -> Step:
+    net, loss, optimizer = (from_data(about[part], custom) for part in ("net", "loss", "optimizer"))
+    if not (isinstance(net, Layer) and callable(loss) and isinstance(optimizer, Optimizer)):
         raise TypeError("it does not describe a network, a loss and an optimizer")
-    if min(step, epoch) < 0:
-        raise ValueError(f"it stands at step {step} of epoch {epoch}")
-    expected = {window.name: window.shape for window in net.layout}
+    saved = about["metrics"]
+    metrics = (
+        {name: from_data(metric, custom) for name, metric in saved.items()}
+        if isinstance(saved, dict)
+        else [from_data(metric, custom) for metric in saved]
+    )
+    frozen = parts.patterns(about.get("frozen", ()))
+    return Step(net, loss, optimizer, parts.named(metrics), about["seed"], backend, about["dtype"], frozen)
+
+
+def _state(about: dict[str, Any], arrays: Mapping[str, np.ndarray], step: Step) -> tuple[State, Run | None]:
+    count, epoch = int(about["step"]), int(about["epoch"])
+    if min(count, epoch) < 0:
+        raise ValueError(f"it stands at step {count} of epoch {epoch}")
+    expected = {window.name: window.shape for window in step.net.layout}
     came = {name: array.shape for name, array in arrays.items() if "/" not in name}
     if came != expected:
         raise ValueError(f"its arrays {came} are not the network's {expected}")
-    model = make(net, loss, optimizer, saved["seed"], backend, chosen, saved["dtype"])
-    model.theta = _vector(arrays, "", model)
-    slots = [model._carried(_vector(arrays, f"optimizer.{k}/", model)) for k in range(len(model.state.slots))]
-    model.state, model.epoch = State(step, tuple(slots)), epoch
-    if saved["run"] is not None:
-        run = Run(**saved["run"] | {"history": History(saved["run"]["history"])})
-        for k, state in enumerate(run.callbacks):
-            prefix = f"callback.{k}."
-            names = {name[len(prefix) :].partition("/")[0] for name in arrays if name.startswith(prefix)}
-            state |= {name: _vector(arrays, f"{prefix}{name}/", model) for name in names}
-        model.underway = run
-    return model, dict(saved["bits"])
+
+    def vector(prefix: str) -> Any:
+        return step.backend.asarray(_joined(arrays, prefix, step), copy=True)
+
+    slots = tuple(step.carried(vector(f"optimizer.{k}/")) for k in range(step.optimizer.moments))
+    buffers = {
+        name.removeprefix("buffer/"): step.backend.asarray(array, copy=True)
+        for name, array in arrays.items()
+        if name.startswith("buffer/")
+    }
+    state = State(step.carried(vector("")), slots, buffers, step.backend.asarray(True), count, epoch)
+    if about["run"] is None:
+        return state, None
+    run = Run(**about["run"] | {"history": History(about["run"]["history"])})
+    for k, kept in enumerate(run.callbacks):
+        start = f"callback.{k}."
+        names = {name[len(start) :].partition("/")[0] for name in arrays if name.startswith(start)}
+        kept |= {name: vector(f"{start}{name}/") for name in names}
+    return state, run
 
 
-def _vector(arrays: dict[str, np.ndarray], prefix: str, model: "Model") -> Array:
-    for window in model.net.layout:
-        if arrays[prefix + window.name].shape != window.shape:
+def _joined(arrays: Mapping[str, np.ndarray], prefix: str, step: Step) -> np.ndarray:
+    """Return the host vector like θ whose windows have this prefix."""
+    joined = np.empty(step.net.size, dtype=step.dtype)
+    for window in step.net.layout:
+        array = arrays[prefix + window.name]
+        if array.shape != window.shape:
             raise ValueError(f'"{prefix}{window.name}" must have the shape {window.shape}')
-    parts = [arrays[prefix + window.name].reshape(-1) for window in model.net.layout]
-    return model.backend.asarray(np.concatenate(parts) if parts else np.zeros(0), dtype=model.dtype, copy=True)
+        joined[window.start : window.stop] = array.reshape(-1)
+    return joined
 
 
 class Keeper:
-    """Saves a model during training: at once when told so, else when `every` steps were done since the last time."""
+    """Saves a run: at once when told so, else when `every` steps were done since the last time."""
 
-    def __init__(self, model: "Model", path: PATH, every: int | None) -> None:
-        if every is not None and (not isinstance(every, int) or every < 1):
+    def __init__(self, path: PATH, every: int | None, step: Step, holder: Holder) -> None:
+        if every is not None and (isinstance(every, bool) or not isinstance(every, (int, np.integer)) or every < 1):
             raise ValueError(f"every must be a number of steps of at least 1, or None for each epoch, got {every!r}")
-        self.model, self.path, self.every, self.saved = model, path, every, model.state.t
+        describe(step)  # what cannot be saved is refused now, not after an epoch
+        self.path, self.every, self.step, self.holder = path, every, step, holder
+        self.saved = holder.state.t
 
     def __call__(self, now: bool) -> None:
         """Save, if it is time."""
-        if now or (self.every is not None and self.model.state.t - self.saved >= self.every):
-            save(self.model, self.path)
-            self.saved = self.model.state.t
+        if now or (self.every is not None and self.holder.state.t - self.saved >= self.every):
+            with self.holder as holder:
+                save(self.path, self.step, holder.state, holder.run)
+                self.saved = holder.state.t
+
+
+def to_host(step: Step, state: State, run: Run | None) -> dict[str, Any]:
+    """Return what it takes to make them again anywhere: all arrays on the host, the backend by its name."""
+
+    def home(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return np.concatenate([np.reshape(home(window), -1) for window in value])
+        return np.array(step.backend.asnumpy(value)) if hasattr(value, "shape") else value
+
+    made = {field.name: getattr(step, field.name) for field in fields(step) if field.name != "compiled"}
+    if run is not None:
+        run = replace(
+            run,
+            history=History(run.history),
+            callbacks=[{name: home(value) for name, value in one.items()} for one in run.callbacks],
+        )
+    return {
+        "step": made,
+        "theta": home(state.theta),
+        "slots": [home(slot) for slot in state.slots],
+        "buffers": {name: home(buffer) for name, buffer in state.buffers.items()},
+        "counts": (state.t, state.epoch),
+        "run": run,
+    }
+
+
+def from_host(host: dict[str, Any], backend: str | Backend | None = None) -> tuple[Step, State, Run | None]:
+    """Make them again, on their own backend or on another."""
+    step = Step(**host["step"] | {"backend": find_backend(backend or host["step"]["backend"])})
+
+    def place(array: Any) -> Any:
+        return step.backend.asarray(array, copy=True) if isinstance(array, np.ndarray) else array
+
+    theta, *slots = (step.carried(place(vector)) for vector in (host["theta"], *host["slots"]))
+    buffers = {name: place(buffer) for name, buffer in host["buffers"].items()}
+    state = State(theta, tuple(slots), buffers, step.backend.asarray(True), *host["counts"])
+    run = host["run"]
+    if run is not None:
+        run = replace(run, callbacks=[{name: place(value) for name, value in one.items()} for one in run.callbacks])
+    return step, state, run

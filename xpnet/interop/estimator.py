@@ -17,6 +17,7 @@ from xpnet import backend as find_backend
 from xpnet.arrays import Array
 from xpnet.backends import LIBRARIES, backend_of, library_of
 from xpnet.data import door
+from xpnet.files import checkpoint
 from xpnet.interop import fitting
 
 CHOICES = {
@@ -261,7 +262,8 @@ class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
         """Return the state for pickle and copy, the model's arrays on the host."""
         state = dict(super().__getstate__())
         if "model_" in state:
-            state["model_"] = fitting.to_host(state["model_"])
+            state["model_"] = host = state["model_"].__getstate__()
+            host["step"]["backend"] = host["step"]["backend"].spec  # by name, for a place where it may be missing
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -269,9 +271,9 @@ class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
         super().__setstate__(state)
         if "model_" in state:
             try:
-                backend = self._backend(None) if self.backend else find_backend(state["model_"]["backend"])
+                found = checkpoint.from_host(state["model_"], self._backend(None) if self.backend else None)
             except BackendError:
                 if self.backend:
                     raise
-                backend = find_backend()
-            self.model_ = fitting.from_host(state["model_"], backend)
+                found = checkpoint.from_host(state["model_"], find_backend())
+            self.model_ = Model.of(*found)

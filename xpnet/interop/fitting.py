@@ -28,8 +28,6 @@ from xpnet import (
     losses,
 )
 from xpnet.arrays import Array, namespace
-from xpnet.optimizers import State
-from xpnet.parameters import split
 from xpnet.random import generator
 
 ACTIVATIONS: dict[str, Layer | None] = {
@@ -191,31 +189,3 @@ def optimizer(settings: Any, samples: int, batch: int, mean_weight: float) -> Op
     }
     nesterov = settings.nesterovs_momentum and settings.momentum > 0
     return SGD(rates[settings.learning_rate], settings.momentum, nesterov, weight_decay=decay)
-
-
-def to_host(model: Model) -> dict[str, Any]:
-    """Return what it takes to build a model again anywhere, its arrays on the host."""
-
-    def home(vector: Any) -> np.ndarray:
-        windows = model.net.windows(vector).values()
-        return np.concatenate([model.backend.asnumpy(window).reshape(-1) for window in windows])
-
-    return {
-        "made": (model.net, model.loss, model.optimizer, model.seed),
-        "dtype": model.dtype,
-        "backend": f"{model.backend.name}:{model.backend.device}",
-        "theta": home(model.theta),
-        "slots": [home(slot) for slot in model.state.slots],
-        "counts": (model.state.t, model.epoch),
-    }
-
-
-def from_host(parts: dict[str, Any], backend: Backend) -> Model:
-    """Build the model again on a backend."""
-    net, loss, rule, seed = parts["made"]
-    model = Model(net, loss, rule, seed, backend, dtype=parts["dtype"])
-    model.theta = backend.asarray(parts["theta"])
-    slots = [backend.asarray(slot, copy=True) for slot in parts["slots"]]
-    steps, model.epoch = parts["counts"]
-    model.state = State(steps, tuple(s if backend.flat else split(backend.xp, s, model.net.layout) for s in slots))
-    return model

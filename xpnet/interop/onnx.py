@@ -98,7 +98,7 @@ class _Tracing(Backend):
 def _traced(model: Model, theta: tuple[Array, ...], x: Array, shape: tuple[Any, ...], ndx: Any) -> Array:
     """Return the output for an input yet to come; NotImplementedError names the layer that fails."""
     backend, done = _Tracing("ndonnx", _Namespace(ndx), None), set[str]()
-    buffers = {name: ndx.asarray(model.backend.asnumpy(array)) for name, array in model.buffers.items()}
+    buffers = {name: ndx.asarray(model.backend.asnumpy(array)) for name, array in model.state.buffers.items()}
     leaves = list(model.net.walk(shape))  # ShapeError if the input does not fit
     try:
         y, _ = model.net(theta, x, buffers=buffers, watch=lambda path, _: done.add(path), backend=backend)

@@ -10,7 +10,7 @@ from xpnet.arrays import Array, Namespace, Vector, describe, is_floating
 from xpnet.backends import Backend, backend_of
 from xpnet.backends import backend as find_backend
 from xpnet.errors import ShapeError
-from xpnet.parameters import Parameter, Shape, Window, draw, lay_out, split
+from xpnet.parameters import Parameter, Parts, Shape, Window, choose, draw, lay_out, split
 
 Params: TypeAlias = tuple[Array, ...]
 Pullback: TypeAlias = Callable[..., tuple[Array | None, Params]]
@@ -78,14 +78,11 @@ class Layer(ABC):
 
     def init(self, seed: int = 0, backend: str | Backend | None = None, dtype: str = "float32") -> Array:
         """Return a new θ, one flat array; the same bits on every backend for the same seed."""
-        return find_backend(backend).asarray(draw(self.layout, seed), dtype=dtype, copy=True)
+        return find_backend(backend).asarray(draw(self.layout, seed, dtype), dtype=dtype, copy=True)
 
-    def decayed(self, backend: str | Backend | None = None, dtype: str = "float32") -> Array:
-        """Return a vector like θ: 1 where weight decay applies (matrices), 0 where it does not (biases)."""
-        host = draw(self.layout, 0) * 0
-        for window in self.layout:
-            host[window.start : window.stop] = window.decayed
-        return find_backend(backend).asarray(host, dtype=dtype)
+    def decayed(self, flat: bool = True) -> Parts:
+        """Return the parts of θ to which weight decay applies, the matrices: for a flat θ, or for its windows."""
+        return choose(self.layout, lambda window: window.decayed, flat)
 
     def windows(self, theta: Vector) -> dict[str, Array]:
         """Return the parameters by path, `{"0.weight": …}`: views on θ, where the library has views."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from xpnet.arrays import Array, Namespace, each
+from xpnet.arrays import Array, Namespace
 from xpnet.data import door
 from xpnet.errors import DataError
 from xpnet.layers import Layer, ReLU, Sigmoid, Tanh
@@ -92,20 +92,20 @@ class Microscope(Callback):
 
     def _look(self, model: "Model") -> None:
         """Measure everything once, reading the model only."""
-        xp = model.backend.xp
+        xp, state = model.backend.xp, model.state
         x, y = self._probe
         outputs: dict[str, Array] = {}
         prediction, backward = model.net(
-            model._theta, x, buffers=dict(model.buffers), watch=outputs.__setitem__, backend=model.backend
+            state.theta, x, buffers=dict(state.buffers), watch=outputs.__setitem__, backend=model.backend
         )
         gradient = backward(model.loss(prediction, y)[1])
-        step = _next_step(model, gradient)
+        ahead = model.step.ahead(state, gradient)
 
         def home(value: Array) -> float:
             return float(model.backend.asnumpy(value))
 
         found: dict[str, dict[str, float]] = {name: {} for name in QUANTITIES}
-        weights, gradients, later = (model.net.windows(vector) for vector in (model._theta, gradient, step))
+        weights, gradients, later = (model.net.windows(vector) for vector in (state.theta, gradient, ahead))
         for path, w in weights.items():
             if w.ndim >= 2:
                 size = home(_norm(xp, w))
@@ -183,18 +183,6 @@ class Microscope(Callback):
         while first > 0 and values[first - 1] >= threshold:
             first -= 1
         return f"since epoch {self.epochs[first]}" if first else "from the start"
-
-
-def _next_step(model: "Model", gradient: Any) -> Any:
-    """Return θ after one more step of the optimizer, done on copies."""
-    xp = model.backend.xp
-
-    def copy(vector: Any) -> Any:
-        return each(lambda array: xp.asarray(array, copy=True), vector)
-
-    slots = tuple(copy(slot) for slot in model.state.slots)
-    scalars = model.optimizer.scalars(max(model.state.t - 1, 0))
-    return model.optimizer.update(copy(model._theta), gradient, slots, scalars, backend=model.backend).theta
 
 
 def _norm(xp: Namespace, array: Array) -> Array:

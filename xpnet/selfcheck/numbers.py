@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet import losses, optimizers, random, schedules
+from xpnet import losses, random, schedules
 from xpnet.arrays import Array
 from xpnet.backends import Backend
 from xpnet.backends import backend as find_backend
@@ -27,7 +27,7 @@ from xpnet.layers import (
     Softmax,
     Tanh,
 )
-from xpnet.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
+from xpnet.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp, adam, base, rmsprop, sgd
 from xpnet.parameters import Shape, split
 from xpnet.testing import gradcheck, gradcheck_loss
 
@@ -66,12 +66,13 @@ OPTIMIZERS: list[Optimizer] = [
     AdamW(schedules.cosine(0.01, steps=100), clip_norm=0.5),
 ]
 RULES: dict[Any, tuple[int, int, int]] = {
-    optimizers.sgd_rule: (1, 1, 1),
-    optimizers.momentum_rule: (2, 1, 2),
-    optimizers.nesterov_rule: (2, 1, 2),
-    optimizers.rmsprop_rule: (2, 1, 4),
-    optimizers.adam_rule: (3, 1, 6),
-    optimizers.adamw_rule: (3, 2, 7),
+    sgd.sgd_rule: (1, 1, 1),
+    sgd.momentum_rule: (2, 1, 2),
+    sgd.nesterov_rule: (2, 1, 2),
+    rmsprop.rmsprop_rule: (2, 1, 4),
+    adam.adam_rule: (3, 1, 6),
+    base.shrink_rule: (1, 0, 1),
+    base.penalty_rule: (1, 1, 1),
 }
 """How many arrays of state, inputs and scalars each rule takes."""
 LABELLED, SIGNED = (losses.cross_entropy, losses.negative_log_likelihood), (losses.hinge, losses.perceptron)
@@ -197,9 +198,8 @@ def all_optimizers(backend: Backend, quick: bool) -> Figures:
             theta, curvature = array(rng.normal(size=500)), array(rng.uniform(0.1, 2.0, 500))
             state = optimizer.init(theta)
             for _ in range(100):
-                slots, t = state.slots, state.t
-                new = optimizer.update(theta, theta * curvature, slots, optimizer.scalars(t), backend=one)
-                theta, state = new.theta, type(state)(t + 1, new.slots)
+                new = optimizer.update(theta, theta * curvature, state.slots, optimizer.row(state.t), backend=one)
+                theta, state = new.theta, type(state)(state.t + 1, new.slots)
             return theta, *state.slots
 
         errors += [against_numpy(backend, dtype, task, STEPS, optimizer) for dtype in dtypes(quick)]
@@ -228,8 +228,8 @@ def batches(backend: Backend, quick: bool) -> Figures:
         y, index = array(rng.normal(size=(500, 2))), one.asarray(rng.permutation(500)[:130].astype(np.int32))
         rows, targets = one.native(gather)(one.xp, x, y, index, "float32")
         gradient = array(rng.normal(size=100_003))
-        norm, alive = one.native(optimizers.measure)(one.xp, gradient, None, None)
-        overflow, _ = one.native(optimizers.measure)(one.xp, gradient * 1e30, alive, norm)
+        norm, alive = one.native(base.measure)(one.xp, gradient, None, None)
+        overflow, _ = one.native(base.measure)(one.xp, gradient * 1e30, alive, norm)
         return one.xp.astype(rows, one.xp.float32), targets, norm, overflow
 
     return figures([against_numpy(backend, "float32", task, PRODUCT, "gather and norm")], PRODUCT)

@@ -1,6 +1,7 @@
 """Checks of whole trainings: the same twice, the same step by step and compiled, the same as NumPy; memory; MNIST."""
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from xpnet import random
 from xpnet.backends import Backend
 from xpnet.backends import backend as find_backend
 from xpnet.data import datasets
+from xpnet.data.source import Arrays
 from xpnet.layers import Dropout, Flatten, Linear, ReLU, Scale, Sequential
 from xpnet.losses import cross_entropy
 from xpnet.model import Model
@@ -38,17 +40,20 @@ def images(count: int) -> tuple[np.ndarray, np.ndarray]:
 def trained(one: Model, calls: int, steps: int = 8, batch: int = 32) -> tuple[np.ndarray, np.ndarray]:
     """Train for some calls of `steps` steps each; return θ and the losses, on the host."""
     x, y = (one.backend.asarray(a) for a in images(512))
+    source = Arrays(x, y, one.backend)
     losses = []
     for call in range(calls):
         block = random.permutation(5, call, 512)[: steps * batch].reshape(steps, batch)
-        losses.append(one._steps(x, y, block)[0])
+        outcome = one.step.many(one.holder.state, source, block)
+        one.holder.state = outcome.state
+        losses.append(outcome.values[0])
     return np.array(one.backend.asnumpy(one.theta)), np.concatenate(losses)
 
 
 def replay(backend: Backend, quick: bool) -> Figures:
     """Compiled steps against the same steps one by one, over seven calls: bit for bit on a GPU."""
     compiled, plain = model(backend), model(backend)
-    plain._run = Backend.compile(backend, plain._step)
+    plain.step = replace(plain.step, compiled=Backend.compile(backend, plain.step.one))
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)  # a graph that was refused is a failure here
         (theta, losses), (expected, expected_losses) = trained(compiled, 7), trained(plain, 7)
@@ -56,7 +61,7 @@ def replay(backend: Backend, quick: bool) -> Figures:
     error = float(np.max(np.abs(theta - expected)) / np.max(np.abs(expected)))
     assert same or backend.name != "cupy", f"θ differs by {error:.1e}, it must be the same bits"
     assert error <= PARITY["float32"], f"θ differs by {error:.1e}"
-    nodes = getattr(compiled._run, "nodes_per_step", None)
+    nodes = getattr(compiled.step.run, "nodes_per_step", None)
     return {"same_bits": same, "worst": f"{error:.1e}", "calls": 7} | ({"nodes_per_step": nodes} if nodes else {})
 
 
@@ -110,7 +115,7 @@ def errors(backend: Backend, quick: bool) -> Figures:
     ]
     if backend.name == "cupy":
         index = np.arange(64, dtype=np.int32).reshape(2, 32)
-        bad.append(lambda: one._steps(x, y, index))
+        bad.append(lambda: one.step.many(one.state, Arrays(x, y, backend), index))
     for attempt in bad:
         try:
             attempt()

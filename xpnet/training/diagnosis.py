@@ -7,10 +7,16 @@ from xpnet.backends import Backend
 from xpnet.layers import Layer
 from xpnet.losses import Loss
 
+CLEAN = "clean the data"
+TARGETS = "scale the targets, or mend the loss"
+SLOWER = "lower the learning rate, scale the input, or set clip_norm"
+
 
 @np.errstate(all="ignore")
-def diagnose(net: Layer, loss: Loss, theta: Vector, x: Array, y: Array, key: int, backend: Backend) -> str:
-    """Run one training step's forward and backward pass and name the first place that is not finite."""
+def diagnose(
+    net: Layer, loss: Loss, theta: Vector, buffers: dict[str, Array], x: Array, y: Array, key: int, backend: Backend
+) -> tuple[str, str]:
+    """Run one training step's forward and backward pass; return the first place that is not finite, and a remedy."""
     xp = backend.xp
 
     def bad(array: Array) -> bool:
@@ -18,22 +24,28 @@ def diagnose(net: Layer, loss: Loss, theta: Vector, x: Array, y: Array, key: int
 
     outputs: list[tuple[str, Array]] = []
     prediction, backward = net(
-        theta, x, True, key=key, watch=lambda path, output: outputs.append((path, output)), backend=backend
+        theta,
+        x,
+        True,
+        key=key,
+        buffers=dict(buffers),
+        watch=lambda path, output: outputs.append((path, output)),
+        backend=backend,
     )
     if xp.isdtype(x.dtype, "real floating") and bad(x):
-        return "the input"
+        return "the input", CLEAN
     for path, output in outputs:
         if bad(output):
-            return f"the output of layer {path}"
+            return f"the output of layer {path}", SLOWER
     if bad(prediction):
-        return "the output of the network"
+        return "the output of the network", SLOWER
     value, dprediction = loss(prediction, y)
     if bad(value):
-        return "the loss"
+        return "the loss", TARGETS
     if bad(dprediction):
-        return "the gradient of the loss"
+        return "the gradient of the loss", TARGETS
     gradients = net.windows(backward(dprediction))
     for name in reversed(gradients):
         if bad(gradients[name]):
-            return f'the gradient of "{name}"'
-    return "the norm of the gradient, too large a number for its precision"
+            return f'the gradient of "{name}"', SLOWER
+    return "the norm of the gradient, too large a number for its precision", SLOWER

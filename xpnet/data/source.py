@@ -1,0 +1,83 @@
+"""Where samples come from: arrays that lie on the device, all their rows or some."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from xpnet import random
+from xpnet.arrays import Array, describe, is_floating
+from xpnet.backends import Backend
+from xpnet.errors import DataError
+
+Validation: TypeAlias = tuple[Any, Any] | float | int | None
+"""A pair (x, y), a share of the data (0 < share < 1) or a number of samples, drawn at random; None for none."""
+
+HASHED = 1 << 22
+"""Bytes that are brought home at a time to be hashed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """Inputs x (N, …) and targets y (N, …) on a device, and which of their rows are meant: None for all."""
+
+    x: Array
+    y: Array
+    backend: Backend
+    rows: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return int(self.x.shape[0]) if self.rows is None else len(self.rows)
+
+    def order(self, seed: int, epoch: int) -> np.ndarray:
+        """Return the rows in the order in which an epoch visits them: int32 (n,)."""
+        order = random.permutation(seed, epoch, len(self))
+        return order if self.rows is None else self.rows[order]
+
+    def chunks(self, size: int) -> Iterator[tuple[Array, Array]]:
+        """Yield inputs and targets in their order, `size` samples at a time."""
+        take = self.backend.xp.take
+        for start in range(0, len(self), size):
+            stop = min(start + size, len(self))
+            if self.rows is None:
+                yield self.x[start:stop, ...], self.y[start:stop, ...]
+            else:
+                index = self.backend.asarray(self.rows[start:stop])
+                yield take(self.x, index, axis=0), take(self.y, index, axis=0)
+
+    def hold_out(self, count: float | int, seed: int) -> tuple["Arrays", "Arrays"]:
+        """Return samples for training and for validation: `count` of them, or that share, drawn at random by the seed.
+
+        No data is copied. DataError if `count` is neither, or leaves nothing.
+        """
+        n = len(self)
+        share = isinstance(count, (float, np.floating)) and 0 < count < 1
+        if not share and (isinstance(count, bool) or not isinstance(count, (int, np.integer))):
+            expected = "a pair (x, y), a share between 0 and 1, or a number of samples"
+            came = describe(count) if isinstance(count, (tuple, list)) else repr(count)
+            raise DataError(f"validation must be {expected}, got {came}")
+        wanted = round(float(count) * n) if share else int(count)
+        if not 0 < wanted < n:
+            raise DataError(f"validation asks for {count} of {n} samples: take at least one and leave at least one")
+        order = random.generator(seed, "validation").permutation(n).astype(np.int32)
+        kept, held = np.sort(order[wanted:]), np.sort(order[:wanted])
+        if self.rows is not None:
+            kept, held = self.rows[kept], self.rows[held]
+        return replace(self, rows=kept), replace(self, rows=held)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the numbers and their shapes, the same on every backend that holds the same numbers."""
+        sha = hashlib.sha256()
+        for array in (self.x, self.y):
+            floating = is_floating(self.backend.xp, array)
+            kind = str(array.dtype).rpartition(".")[2] if floating else "int64"
+            sha.update(f"{kind} {tuple(array.shape)}".encode())
+            rows = max(1, HASHED // max(1, 8 * int(np.prod(array.shape[1:]))))
+            for start in range(0, array.shape[0], rows):
+                block = self.backend.asnumpy(array[start : min(start + rows, array.shape[0]), ...])
+                sha.update(np.ascontiguousarray(block, dtype=kind).data)
+        if self.rows is not None:
+            sha.update(np.ascontiguousarray(self.rows).data)
+        return sha.hexdigest()

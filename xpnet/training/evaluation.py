@@ -1,0 +1,90 @@
+"""Prediction, loss and metrics without training, a batch at a time."""
+
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from xpnet.arrays import Array
+from xpnet.data.source import Arrays
+from xpnet.errors import ShapeError
+from xpnet.training.state import State
+from xpnet.training.step import Step
+
+BATCH = 4096
+"""Samples that are evaluated at a time."""
+
+
+@np.errstate(all="ignore")
+def predict(step: Step, state: State, x: Array, batch_size: int, home: bool) -> Any:
+    """Return the network's output for x (N, …): on the device, or, if `home`, as a NumPy array of its own."""
+    n, backend = x.shape[0], step.backend
+    parts = (
+        step.infer(state.theta, x[start : min(start + batch_size, n), ...], state.buffers)
+        for start in range(0, n, batch_size)
+    )
+    first = next(parts)
+    if home:
+        return _gathered(map(backend.asnumpy, chain([first], parts)), n)
+    if isinstance(first, np.ndarray):
+        return _gathered(chain([first], parts), n)
+    whole = [first, *parts]
+    return whole[0] if len(whole) == 1 else backend.xp.concat(whole)
+
+
+def _gathered(parts: Iterator[np.ndarray], n: int) -> np.ndarray:
+    """Return arrays end to end, n rows in all, no more than one of them held beside the whole."""
+    first = next(parts)
+    whole = np.empty((n, *first.shape[1:]), dtype=first.dtype)
+    whole[: len(first)] = first
+    done = len(first)
+    for part in parts:
+        whole[done : done + len(part)] = part
+        done += len(part)
+    return whole
+
+
+@np.errstate(all="ignore")
+def score(step: Step, state: State, source: Arrays, batch_size: int = BATCH) -> dict[str, float]:
+    """Return the loss and the metrics over all samples.
+
+    The loss and xpnet's own metrics are means, and batches are averaged; a metric of one's own sees all predictions.
+    """
+    names, home = ("loss", *step.means), step.backend.asnumpy
+    sums = np.zeros(len(names))
+    kept: list[tuple[Array, Array]] = []
+    for x, y in source.chunks(batch_size):
+        prediction = step.infer(state.theta, x, state.buffers)
+        values = step.judge(prediction, y)
+        sums += [float(home(value)) * x.shape[0] for value in values]
+        if step.wholes:
+            kept.append((prediction, y))
+    found = dict(zip(names, (sums / len(source)).tolist(), strict=True))
+    if step.wholes:
+        pair = [step.backend.xp.concat(list(parts)) if len(kept) > 1 else parts[0] for parts in zip(*kept, strict=True)]
+        found |= {name: float(home(metric(*pair))) for name, metric in step.wholes.items()}
+    return {name: found[name] for name in ("loss", *step.metrics)}
+
+
+@np.errstate(all="ignore")
+def max_weight(step: Step, state: State) -> float:
+    """Return the largest absolute value in any matrix, 0 if there is none."""
+    return max((float(step.backend.asnumpy(value)) for value in step.largest(state.theta)), default=0.0)
+
+
+def objective(step: Step, state: State, source: Arrays) -> Callable[[Any], tuple[float, np.ndarray]]:
+    """Return the loss over all samples at once as a function of a host vector θ, with its gradient, in float64."""
+    buffers = dict(state.buffers)
+
+    @np.errstate(all="ignore")
+    def value_and_gradient(theta: Any) -> tuple[float, np.ndarray]:
+        if np.shape(theta) != (step.net.size,):
+            raise ShapeError(f"theta must be a vector of {step.net.size} numbers, got shape {np.shape(theta)}")
+        vector = step.carried(step.backend.asarray(theta, dtype=step.dtype))
+        prediction, backward = step.net(vector, source.x, buffers=dict(buffers), backend=step.backend)
+        loss, dprediction = step.loss(prediction, source.y)
+        gradient = step.backend.asnumpy(step.flat(backward(dprediction)))
+        return float(step.backend.asnumpy(loss)), gradient.astype(np.float64)
+
+    return value_and_gradient

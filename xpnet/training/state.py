@@ -1,0 +1,81 @@
+"""What training changes: the state that a step takes and gives, where a run stands, and who may look at them when."""
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from xpnet.arrays import Array, Vector
+from xpnet.training.history import History
+
+
+class State(NamedTuple):
+    """All that a step changes: a value, exchanged whole. Libraries whose arrays can be written overwrite the old one.
+
+    θ and the optimizer's slots are in the form that the backend's compiled steps carry: one flat array, or windows.
+    """
+
+    theta: Vector
+    slots: tuple[Vector, ...]
+    """The optimizer's vectors."""
+    buffers: dict[str, Array]
+    """Running statistics of the layers, by path."""
+    alive: Array
+    """Whether every step of this call was sound: True between calls."""
+    t: int = 0
+    """Steps done with this optimizer."""
+    epoch: int = 0
+    """Epochs done."""
+
+
+@dataclass
+class Run:
+    """A call of `fit` under way. With the state it is all that is needed to go on, to the same bits."""
+
+    first: int
+    """Epochs that were done before it."""
+    until: int
+    """Epochs that will be done after it."""
+    batch_size: int
+    data: str | None = None
+    """The digest of the training data, where a checkpoint is kept."""
+    position: int = 0
+    """Samples of the current epoch that were trained on."""
+    sums: list[float] = field(default_factory=list)
+    """Of loss, gradient norm and metrics, over those samples."""
+    seconds: float = 0.0
+    """Spent on them."""
+    history: History = field(default_factory=History)
+    callbacks: list[dict[str, Any]] = field(default_factory=list)
+    """What each callback needs to go on."""
+    kinds: list[str] = field(default_factory=list)
+    """The class of each callback, by which it is found again."""
+
+
+class Holder:
+    """The state and the run as they are now. `with holder:` one thread at a time reads or changes them.
+
+    Whoever waits comes next, however soon the training thread asks again; the thread that is in may enter once more.
+    """
+
+    def __init__(self, state: State, run: Run | None = None) -> None:
+        self.state, self.run = state, run
+        self.training = False
+        self._next, self._inside = threading.Lock(), threading.RLock()
+        self._owner: int | None = None
+        self._depth = 0
+
+    def __enter__(self) -> "Holder":
+        me = threading.get_ident()
+        if self._owner == me:
+            self._depth += 1
+            return self
+        with self._next:
+            self._inside.acquire()
+        self._owner, self._depth = me, 1
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._depth -= 1
+        if not self._depth:
+            self._owner = None
+            self._inside.release()

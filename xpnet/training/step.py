@@ -1,0 +1,230 @@
+"""One training step, and K of them: batch, forward, loss, backward, update; and where a bad one went wrong."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xpnet import metrics, random
+from xpnet.arrays import Array, Vector, each
+from xpnet.backends import Backend
+from xpnet.data.batches import gather
+from xpnet.data.source import Arrays
+from xpnet.layers import Layer
+from xpnet.losses import Loss
+from xpnet.metrics import Metric
+from xpnet.optimizers import Optimizer
+from xpnet.parameters import Parts, choose, split
+from xpnet.training.diagnosis import diagnose
+from xpnet.training.state import State
+
+
+class Outcome(NamedTuple):
+    """What K steps gave: the state after the good ones, their numbers (·, K), and what was wrong with the next."""
+
+    state: State
+    values: np.ndarray
+    """Loss, gradient norm and metrics of each step."""
+    problem: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What a step is made of; it holds no state. Change a part by `dataclasses.replace`."""
+
+    net: Layer
+    loss: Loss
+    optimizer: Optimizer
+    metrics: Mapping[str, Metric]
+    seed: int
+    backend: Backend
+    dtype: str
+    frozen: tuple[str, ...] = ()
+    """Patterns of the parameters that keep their bits, such as `"0.*"`."""
+    compiled: Callable[..., Any] | None = field(default=None, repr=False)
+    """K steps as the backend compiles them, if another step has them already."""
+
+    def __post_init__(self) -> None:
+        self.optimizer.check(self.backend.xp.finfo(getattr(self.backend.xp, self.dtype)))
+        names = [window.name for window in self.net.layout]
+        for pattern in self.frozen:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise ValueError(f'frozen: "{pattern}" matches no parameter: there are {", ".join(names) or "none"}')
+
+    @cached_property
+    def run(self) -> Callable[..., Any]:
+        """K steps, compiled: `run(carry, fixed, xs) -> carry, results`."""
+        return self.compiled or self.backend.compile(self.one)
+
+    @cached_property
+    def live(self) -> Parts | None:
+        """The parts of θ that are trained; None for all."""
+        if not self.frozen:
+            return None
+        flat = self.backend.flat
+        return choose(self.net.layout, lambda w: not self.freezes(w.name) and (1 + w.decayed if flat else 1), flat)
+
+    @cached_property
+    def decayed(self) -> Parts:
+        """The parts of θ on which weight decay acts; if some are frozen, their numbers among those that are not."""
+        if self.live is None:
+            return self.net.decayed(self.backend.flat)
+        starts = {window.start: window.decayed for window in self.net.layout}
+        kinds = (
+            [starts[place.start] for place in self.live.places]
+            if self.backend.flat
+            else [self.net.layout[place].decayed for place in self.live.places]
+        )
+        return Parts(tuple(k for k, decays in enumerate(kinds) if decays))
+
+    def freezes(self, name: str) -> bool:
+        """Whether a parameter keeps its bits."""
+        return any(fnmatchcase(name, pattern) for pattern in self.frozen)
+
+    # Vectors like θ
+
+    def carried(self, vector: Array) -> Vector:
+        """Return a flat vector in the form that the backend's compiled steps carry."""
+        if self.backend.flat:
+            return vector
+        return self.backend.jit(lambda flat: split(self.backend.xp, flat, self.net.layout))(vector)
+
+    def flat(self, vector: Vector) -> Array:
+        """Return a vector as one flat array of its own."""
+        xp = self.backend.xp
+        if self.backend.flat:
+            return xp.asarray(vector, copy=True)
+        return xp.concat([xp.reshape(window, (-1,)) for window in vector])
+
+    def start(self, theta: Array, epoch: int = 0) -> State:
+        """Return the state before the first step of an optimizer, at this θ, which becomes the state's own."""
+        vector = self.carried(theta)
+        return State(vector, self.optimizer.init(vector).slots, {}, self.backend.asarray(True), 0, epoch)
+
+    # Steps
+
+    def one(self, carry: Any, fixed: Any, x: Any) -> tuple[Any, tuple[Array, ...]]:
+        """Do one step, as the backend compiles it: gather, forward, loss, backward, update."""
+        (theta, slots, buffers, alive), (index, key, row) = carry, x
+        batch, target = self.batch(fixed, index)
+        new_buffers = dict(buffers)
+        prediction, backward = self.net(theta, batch, True, key=key, buffers=new_buffers, backend=self.backend)
+        loss, dprediction = self.backend.native(self.loss)(prediction, target)
+        theta, slots, norm, alive = self.update(theta, backward(dprediction), slots, row, alive, loss)
+        values = [metric(prediction, target) for metric in self.metrics.values()]
+        buffers = {name: self.backend.xp.where(alive, new, buffers[name]) for name, new in new_buffers.items()}
+        return (theta, slots, buffers, alive), (loss, norm, *values)
+
+    def update(
+        self, theta: Vector, gradient: Vector, slots: tuple[Vector, ...], row: Sequence[Any], alive: Any, loss: Any
+    ) -> tuple[Vector, tuple[Vector, ...], Array, Array]:
+        """Return θ, slots, gradient norm and `alive` after the optimizer's step on all that is not frozen."""
+        optimizer, live = self.optimizer, self.live
+        if live is None:
+            return optimizer.update(theta, gradient, slots, row, alive, self.backend, loss, self.decayed)
+        old = [live.of(vector) for vector in (theta, *slots)]
+        made = optimizer.update(old[0], live.of(gradient), tuple(old[1:]), row, alive, self.backend, loss, self.decayed)
+        whole = [
+            live.put(self.backend.xp, vector, parts, new)
+            for vector, parts, new in zip((theta, *slots), old, (made.theta, *made.slots), strict=True)
+        ]
+        return whole[0], tuple(whole[1:]), made.norm, made.alive
+
+    def batch(self, fixed: tuple[Array, Array], index: Array) -> tuple[Array, Array]:
+        """Gather one minibatch of inputs and targets."""
+        take: Callable[..., tuple[Array, Array]] = self.backend.native(gather)
+        return take(self.backend.xp, *fixed, index, self.dtype)
+
+    def many(self, state: State, source: Arrays, block: np.ndarray) -> Outcome:
+        """Do K steps on the batches of rows (K, B), up to the first that is not sound."""
+        keys = [random.step_key(self.seed, state.t + k) for k in range(len(block))]
+        rows, problem = self._rows(state, len(block))
+        if not rows:
+            return Outcome(state, np.zeros((2 + len(self.metrics), 0)), problem)
+        carry, fixed = state[:4], (source.x, source.y)
+        columns = (self.backend.asarray(block[: len(rows)]), keys[: len(rows)], rows)
+        with np.errstate(all="ignore"):  # what is not finite is found below
+            carry, results = self.run(carry, fixed, columns)
+        values = np.stack([self.backend.asnumpy(result) for result in results]).astype(np.float64)
+        finite = np.isfinite(values[0]) & np.isfinite(values[1])
+        good = len(finite) if finite.all() else int(np.argmin(finite))  # nothing changes from the first bad step on
+        theta, slots, buffers, alive = carry
+        new = State(theta, slots, buffers, alive, state.t + good, state.epoch)
+        if good == len(finite):
+            return Outcome(new, values, problem)
+        new = new._replace(alive=self.backend.asarray(True))
+        batch = self.batch(fixed, self.backend.asarray(block[good]))
+        place, remedy = diagnose(self.net, self.loss, new.theta, new.buffers, *batch, keys[good], self.backend)
+        loss, norm = values[:2, good]
+        what = f"the gradient's norm became {_word(norm)}" if np.isfinite(loss) else f"loss became {_word(loss)}"
+        problem = f"{what} at {_place(new)}: first non-finite value in {place}; theta is as it was before: {remedy}"
+        return Outcome(new, values[:, :good], problem)
+
+    def _rows(self, state: State, count: int) -> tuple[list[tuple[float, ...]], str | None]:
+        """Return the numbers of each step, up to the first whose rate is not usable, and what is wrong with that."""
+        rows: list[tuple[float, ...]] = []
+        varies = callable(self.optimizer.lr)
+        for t in range(state.t, state.t + count):
+            if varies and not 0.0 <= (rate := self.optimizer.rate(t)) <= self._fastest:
+                return rows, (
+                    f"the learning rate became {_word(rate)} at {_place(state._replace(t=t))}: 0 to "
+                    f"{self._fastest:.3g} is expected; theta is as it was before: mend the schedule"
+                )
+            rows.append(self.optimizer.row(t))
+        return rows, None
+
+    @cached_property
+    def _fastest(self) -> float:
+        return self.optimizer.fastest(self.backend.xp.finfo(getattr(self.backend.xp, self.dtype)))
+
+    def ahead(self, state: State, gradient: Vector) -> Vector:
+        """Return θ after one more step of the optimizer at its last rate, done on copies."""
+
+        def copy(vector: Vector) -> Vector:
+            return each(lambda array: self.backend.xp.asarray(array, copy=True), vector)
+
+        row = self.optimizer.row(max(state.t - 1, 0))
+        slots = tuple(map(copy, state.slots))
+        return self.update(copy(state.theta), copy(gradient), slots, row, None, None)[0]
+
+    # Without training
+
+    @cached_property
+    def infer(self) -> Callable[[Vector, Array, dict[str, Array]], Array]:
+        """The network's output, compiled: f(θ, x, buffers)."""
+        return self.backend.jit(lambda theta, x, buffers: self.net(theta, x, buffers=buffers, backend=self.backend)[0])
+
+    @property
+    def means(self) -> dict[str, Metric]:
+        """The metrics that are means over samples, so that those of batches can be averaged: xpnet's own."""
+        return {name: metric for name, metric in self.metrics.items() if metric.__module__ == metrics.__name__}
+
+    @property
+    def wholes(self) -> dict[str, Metric]:
+        """The others, which are given all predictions at once."""
+        return {name: metric for name, metric in self.metrics.items() if name not in self.means}
+
+    @cached_property
+    def judge(self) -> Callable[[Array, Array], list[Array]]:
+        """Loss and means of a batch's prediction, compiled."""
+        functions = self.means.values()
+        return self.backend.jit(lambda *pair: [self.loss(*pair)[0], *(metric(*pair) for metric in functions)])
+
+    @cached_property
+    def largest(self) -> Callable[[Vector], list[Array]]:
+        """The largest |w| of each matrix, compiled."""
+        xp = self.backend.xp
+        return self.backend.jit(
+            lambda theta: [xp.max(xp.abs(w)) for w in self.net.windows(theta).values() if w.ndim >= 2]
+        )
+
+
+def _place(state: State) -> str:
+    return f"step {state.t + 1} (epoch {state.epoch + 1})"
+
+
+def _word(value: float) -> str:
+    return "NaN" if np.isnan(value) else str(value)
