@@ -4,8 +4,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.report import title
-from benchmarks.summary import kind, of_kind, seconds, spread
+from benchmarks.summary import kind, of_kind, seconds, spread, title
 
 INK, XPNET, PEER = "#7a7f85", "#d55e00", "#5b8db8"
 """Grey, orange and blue that contrast with white and with black, and with each other for every eye."""

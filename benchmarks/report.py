@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.contenders import CPU, GPU
+from benchmarks.figure import draw
 from benchmarks.goals import goals
 from benchmarks.summary import (
     against,
@@ -20,6 +21,7 @@ from benchmarks.summary import (
     seconds,
     spread,
     suspicious,
+    title,
 )
 
 START, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
@@ -52,13 +54,6 @@ def bold(name: str, text: str) -> str:
 def reference(case: dict[str, Any]) -> str | None:
     """Return who the others are compared with: PyTorch, else the fastest peer."""
     return pytorch(case) or fastest(case, of_kind(case, "peer"))
-
-
-def title(case: dict[str, Any]) -> str:
-    """Return what was trained, in a few words."""
-    rule = {"adam": "Adam", "momentum": "SGD with momentum"}[case["optimizer"]]
-    samples = "" if case["samples"] == 60000 else f", {case['samples']} samples"
-    return f"{case['net']}, batch {case['batch']}, {rule}{samples}{', TF32' if case['tf32'] else ''}"
 
 
 def epoch_table(case: dict[str, Any], labels: dict[str, str]) -> str:
@@ -185,8 +180,6 @@ def replace_part(text: str, part: str) -> str:
 
 def write(path: Path, readme: Path) -> list[Path]:
     """Write the page and the picture beside the JSON, and the README's part; return what was written."""
-    from benchmarks.figure import draw
-
     results = json.loads(path.read_text())
     markdown, picture = path.with_suffix(".md"), path.with_suffix(".png")
     draw(results, LABELS[results["kind"]], picture)

@@ -8,6 +8,13 @@ from typing import Any
 Case = dict[str, Any]
 
 
+def title(case: dict[str, Any]) -> str:
+    """Return what was trained, in a few words."""
+    rule = {"adam": "Adam", "momentum": "SGD with momentum"}[case["optimizer"]]
+    samples = "" if case["samples"] == 60000 else f", {case['samples']} samples"
+    return f"{case['net']}, batch {case['batch']}, {rule}{samples}{', TF32' if case['tf32'] else ''}"
+
+
 def spread(values: Sequence[float]) -> tuple[float, float]:
     """Return the least and the greatest."""
     return min(values), max(values)

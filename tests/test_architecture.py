@@ -98,6 +98,68 @@ def test_only_backends_import_an_accelerated_library(path):
     assert not named, f"{name(path)} imports {named}"
 
 
+# Circles
+
+BENCHMARKS = ROOT.parent / "benchmarks"
+ANNOTATES = {("training/callbacks.py", "model.py")}
+"""A callback is handed the model, so it names it in its annotations: the one exception."""
+
+
+def imported_files(path, top):
+    """Return the files of a package that a file imports anywhere, annotations included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {file_of(alias.name, top) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {file_of(f"{node.module}.{alias.name}", top) or file_of(node.module, top) for alias in node.names}
+    return found - {None, path}
+
+
+def file_of(module, top):
+    """Return the file of a module, None if it is no module of the package."""
+    first, *rest = module.split(".")
+    place = top.joinpath(*rest)
+    files = (place.with_suffix(".py"), place / "__init__.py") if rest else (place / "__init__.py",)
+    return next((file for file in files if first == top.name and file.exists()), None)
+
+
+def circles(graph):
+    """Return what is left of a graph when, again and again, all that imports nothing more is taken away."""
+    left = {file: set(others) for file, others in graph.items()}
+    while free := {file for file, others in left.items() if not others & set(left)}:
+        left = {file: others for file, others in left.items() if file not in free}
+    return left
+
+
+@pytest.mark.parametrize("top", [ROOT, BENCHMARKS], ids=["xpnet", "benchmarks"])
+def test_no_file_imports_itself_in_a_circle(top):
+    graph = {
+        str(path.relative_to(top)): {
+            other
+            for file in imported_files(path, top)
+            if (str(path.relative_to(top)), other := str(file.relative_to(top))) not in ANNOTATES
+        }
+        for path in top.rglob("*.py")
+    }
+    assert sum(map(len, graph.values())) > 20
+    assert circles(graph) == {}
+
+
+def test_a_circle_is_found():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == {"a": {"b"}, "b": {"c"}, "c": {"b"}}
+    assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == {}
+
+
+@pytest.mark.parametrize("folder", ["training", "files", "data"])
+def test_nothing_below_the_model_names_it_at_run_time(folder):
+    for path in (ROOT / folder).rglob("*.py"):
+        names = {module for module, _ in imports(path)}
+        assert not [module for module in names if module.startswith("xpnet.model")], path
+        called = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
+        assert "model" not in called or path.name == "callbacks.py", f"{path} receives a model"
+
+
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_a_file_is_short(path):
     assert len(path.read_text().splitlines()) <= 320

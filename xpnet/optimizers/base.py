@@ -8,7 +8,7 @@ precisions. All the numbers a step needs come from `scalars(t)`, host floats.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import sqrt
+from math import nan, sqrt
 from typing import Any, NamedTuple
 
 from xpnet.arrays import Array, Namespace, Vector, each
@@ -105,10 +105,12 @@ class Optimizer(ABC):
     def fastest(self, info: Any) -> float:
         """Return the largest rate at which no finite gradient can take θ out of its type's range.
 
-        A move of less than half a unit in the last place of the largest number leaves even that number finite. And the
-        decay of a step must not take more than the whole weight.
+        A move of less than half a unit in the last place of the largest number leaves even that number finite; rate and
+        gradient may be multiplied first, in whatever order a compiler likes. And the decay of a step must not take more
+        than the whole weight.
         """
-        most = sqrt(float(info.max)) * float(info.eps) / 8.0 / self.reach(info)
+        largest = sqrt(float(info.max))
+        most = min(largest * float(info.eps) / 8.0 / self.reach(info), largest / 8.0)
         return min(most, 1.0 / self.weight_decay) if self.weight_decay and self.shrinks else most
 
     def check(self, info: Any) -> None:
@@ -171,6 +173,7 @@ class Optimizer(ABC):
         new = backend.map(self.rule)((theta, *slots), (dtheta,), row, alive)
         if guarded:  # nothing is known of how far a rule from outside can go
             alive = alive & _sound(xp, new)
+            norm = xp.where(alive, norm, nan)
             new = tuple(each(lambda n, o: xp.where(alive, n, o), n, o) for n, o in zip(new, old, strict=True))
         return Update(new[0], new[1:], norm, alive)
 

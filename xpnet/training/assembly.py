@@ -156,7 +156,9 @@ class Assembly:
         dtype = getattr(xp, self.dtype)
         if not self.backend.owns(theta) or theta.shape != (self.net.size,) or theta.dtype != dtype:
             raise ShapeError(f"theta must be a {self.backend.name} {self.dtype} vector of {self.net.size} numbers")
-        if not np.isfinite(self.backend.asnumpy(xp.sum(theta * 0.0))):
+        with np.errstate(invalid="ignore"):
+            finite = np.isfinite(self.backend.asnumpy(xp.sum(theta * 0.0)))
+        if not finite:
             raise DataError("theta must be finite, got NaN or infinity")
         with self.holder as holder:
             own = self.step.carried(xp.asarray(theta, copy=True))

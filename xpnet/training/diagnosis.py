@@ -9,6 +9,8 @@ from xpnet.losses import Loss
 
 CLEAN = "clean the data"
 TARGETS = "scale the targets, or mend the loss"
+NORM = "the norm of the gradient, too large a number for its precision"
+RULE = "the optimizer's rule"
 SLOWER = "lower the learning rate, scale the input, or set clip_norm"
 
 
@@ -48,4 +50,5 @@ def diagnose(
     for name in reversed(gradients):
         if bad(gradients[name]):
             return f'the gradient of "{name}"', SLOWER
-    return "the norm of the gradient, too large a number for its precision", SLOWER
+    square = sum(xp.sum(gradient * gradient) for gradient in gradients.values())
+    return NORM if bad(xp.asarray(square)) else RULE, SLOWER

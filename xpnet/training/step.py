@@ -18,7 +18,7 @@ from xpnet.losses import Loss
 from xpnet.metrics import Metric
 from xpnet.optimizers import Optimizer
 from xpnet.parameters import Parts, choose, split
-from xpnet.training.diagnosis import diagnose
+from xpnet.training.diagnosis import RULE, diagnose
 from xpnet.training.state import State
 
 
@@ -160,6 +160,7 @@ class Step:
         place, remedy = diagnose(self.net, self.loss, new.theta, new.buffers, *batch, keys[good], self.backend)
         loss, norm = values[:2, good]
         what = f"the gradient's norm became {_word(norm)}" if np.isfinite(loss) else f"loss became {_word(loss)}"
+        what = "the update became NaN or infinite" if place == RULE else what
         problem = f"{what} at {_place(new)}: first non-finite value in {place}; theta is as it was before: {remedy}"
         return Outcome(new, values[:, :good], problem)
 
