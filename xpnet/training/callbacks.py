@@ -59,7 +59,8 @@ class Callbacks:
     def begin(self, run: Run) -> None:
         """Call all before the first epoch, and let them go on from where an interrupted run left them.
 
-        They are found again by their class. DataError if a run that had state to go on with is given others.
+        They are found again by their class, in whatever order. DataError if one that has something to go on with is
+        missing.
         """
         saved = self._saved(run)
         for callback, state in zip(self._all, saved, strict=True):
@@ -69,18 +70,19 @@ class Callbacks:
                 callback.restore(self._model, state)
 
     def _saved(self, run: Run) -> list[dict[str, Any] | None]:
-        """Return what each of the callbacks left behind, None for a new run."""
-        if not run.callbacks:
-            return [None] * len(self._all)
+        """Return what each of the callbacks left behind, None for one that left nothing."""
         ours = [type(callback).__name__ for callback in self._all]
-        theirs = run.kinds or ours
-        if sorted(ours) != sorted(theirs) or len(run.callbacks) != len(ours):
+        left = [(kind, state) for kind, state in zip(run.kinds or ours, run.callbacks, strict=False) if state]
+        found: list[dict[str, Any] | None] = []
+        for name in ours:
+            place = next((k for k, (kind, _) in enumerate(left) if kind == name), None)
+            found.append(None if place is None else left.pop(place)[1])
+        if left:
+            missing = ", ".join(kind for kind, _ in left)
             raise DataError(
-                f"the run has the callbacks {', '.join(theirs) or 'none'}, got {', '.join(ours) or 'none'}: "
-                "pass the same ones"
+                f"the run's {missing} must go on, got the callbacks {', '.join(ours) or 'none'}: pass the same ones"
             )
-        left = list(zip(theirs, run.callbacks, strict=True))
-        return [left.pop(next(k for k, (kind, _) in enumerate(left) if kind == name))[1] for name in ours]
+        return found
 
     def note(self, run: Run) -> None:
         """Write down what each needs to go on."""

@@ -115,7 +115,8 @@ class Step:
         loss, dprediction = self.backend.native(self.loss)(prediction, target)
         theta, slots, norm, alive = self.update(theta, backward(dprediction), slots, row, alive, loss)
         values = [metric(prediction, target) for metric in self.metrics.values()]
-        buffers = {name: self.backend.xp.where(alive, new, buffers[name]) for name, new in new_buffers.items()}
+        if buffers:
+            buffers = {name: self.backend.xp.where(alive, new, buffers[name]) for name, new in new_buffers.items()}
         return (theta, slots, buffers, alive), (loss, norm, *values)
 
     def update(
