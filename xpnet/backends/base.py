@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from xpnet.arrays import Array, Namespace, Vector, describe, each
+from xpnet.arrays import Array, Namespace, Vector, describe
 from xpnet.backends.dense import Dense
 from xpnet.errors import BackendError
 from xpnet.parameters import Window, split
@@ -15,7 +15,10 @@ from xpnet.parameters import Window, split
 Rule: TypeAlias = Callable[..., tuple[Array, ...]]
 """An elementwise rule `rule(xp, *state, *inputs, *scalars) -> state`, as the optimizers write it."""
 
-Apply: TypeAlias = Callable[..., tuple[Vector, ...]]
+Vectors: TypeAlias = tuple[Vector, ...]
+Numbers: TypeAlias = Sequence[Any]
+Gate: TypeAlias = Array | None
+Apply: TypeAlias = Callable[..., Vectors]
 """A mapped rule: `apply(state, inputs, scalars, gate=None) -> state`; where the gate is False nothing changes."""
 
 Step: TypeAlias = Callable[[Any, Any, Any], tuple[Any, tuple[Array, ...]]]
@@ -152,27 +155,21 @@ class Backend:
         return (None,) * len(windows), finish
 
     def map(self, rule: Rule) -> Apply:
-        """Make a rule on numbers into one on whole vectors."""
+        """Make a rule on numbers into one on whole vectors, flat or in windows; they are overwritten where that can be.
+
+        The same rule gives the same function: what was compiled for it is kept.
+        """
         if rule not in self._mapped:
-            self._mapped[rule] = self._map(rule)
+            self._mapped[rule] = in_windows_too(self._map(rule))
         return self._mapped[rule]
 
     def _map(self, rule: Rule) -> Apply:
+        """Make a rule on numbers into one on arrays."""
         xp = self.xp
 
-        def apply(
-            state: tuple[Vector, ...],
-            inputs: tuple[Vector, ...],
-            scalars: Sequence[Any],
-            gate: Array | None = None,
-        ) -> tuple[Vector, ...]:
-            def one(*arrays: Array) -> tuple[Array, ...]:
-                own = [xp.asarray(a, copy=True) for a in arrays[: len(state)]]
-                new = rule(xp, *own, *arrays[len(state) :], *scalars)
-                return new if gate is None else tuple(xp.where(gate, n, o) for n, o in zip(new, arrays, strict=False))
-
-            new = each(one, *state, *inputs)
-            return tuple(zip(*new, strict=True)) if isinstance(state[0], tuple) else new
+        def apply(state: Vectors, inputs: Vectors, scalars: Numbers, gate: Gate = None) -> Vectors:
+            new = rule(xp, *(xp.asarray(old, copy=True) for old in state), *inputs, *scalars)
+            return new if gate is None else tuple(xp.where(gate, n, old) for n, old in zip(new, state, strict=True))
 
         return apply
 
@@ -205,21 +202,10 @@ class InPlaceBackend(Backend):
 
         return outs, finish
 
-    def map(self, rule: Rule) -> Apply:
-        """Make a rule on numbers into one that overwrites whole vectors, flat or window by window."""
-        if rule not in self._mapped:
-            self._mapped[rule] = _in_windows_too(self._map(rule))
-        return self._mapped[rule]
-
     def _map(self, rule: Rule) -> Apply:
         plain = super()._map(rule)
 
-        def apply(
-            state: tuple[Array, ...],
-            inputs: tuple[Array, ...],
-            scalars: Sequence[Any],
-            gate: Array | None = None,
-        ) -> tuple[Array, ...]:
+        def apply(state: Vectors, inputs: Vectors, scalars: Numbers, gate: Gate = None) -> Vectors:
             if gate is None or self.reads_free:
                 if gate is None or bool(gate):
                     self.overwrite(state, rule(self.xp, *state, *inputs, *scalars))
@@ -240,19 +226,14 @@ class InPlaceBackend(Backend):
                 old[...] = value
 
 
-def _in_windows_too(flat: Apply) -> Apply:
-    """Let a rule that overwrites flat vectors take tuples of windows as well."""
+def in_windows_too(flat: Apply) -> Apply:
+    """Let a rule on flat vectors take tuples of windows as well."""
 
-    def apply(
-        state: tuple[Vector, ...],
-        inputs: tuple[Vector, ...],
-        scalars: Sequence[Any],
-        gate: Array | None = None,
-    ) -> tuple[Vector, ...]:
+    def apply(state: Vectors, inputs: Vectors, scalars: Numbers, gate: Gate = None) -> Vectors:
         if not isinstance(state[0], tuple):
             return flat(state, inputs, scalars, gate)
-        for window in zip(*state, *inputs, strict=True):
-            flat(window[: len(state)], window[len(state) :], scalars, gate)
-        return state
+        n = len(state)
+        windows = [flat(arrays[:n], arrays[n:], scalars, gate) for arrays in zip(*state, *inputs, strict=True)]
+        return tuple(zip(*windows, strict=True)) if windows else state
 
     return apply

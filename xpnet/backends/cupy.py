@@ -19,7 +19,7 @@ except ImportError:
 import numpy as np
 
 from xpnet.arrays import Array, Namespace
-from xpnet.backends.base import Apply, InPlaceBackend, Rule, Run, Step
+from xpnet.backends.base import Apply, Gate, InPlaceBackend, Numbers, Rule, Run, Step, Vectors
 from xpnet.backends.cuda import cublaslt, detect
 from xpnet.backends.cuda.dense import FusedDense
 from xpnet.backends.cuda.graph import Steps
@@ -153,9 +153,7 @@ class CupyBackend(InPlaceBackend):
     def _map(self, rule: Rule) -> Apply:
         plain, kernels = super()._map(rule), self.kernels
 
-        def apply(
-            state: tuple[Array, ...], inputs: tuple[Array, ...], scalars: Sequence[Any], gate: Array | None = None
-        ) -> tuple[Array, ...]:
+        def apply(state: Vectors, inputs: Vectors, scalars: Numbers, gate: Gate = None) -> Vectors:
             try:
                 kernel = kernels.rule(rule, len(state), len(inputs), len(scalars))
             except TraceError:

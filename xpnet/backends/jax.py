@@ -1,6 +1,6 @@
 """JAX: immutable arrays; K training steps become one program."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -12,8 +12,8 @@ except ImportError:
 
 import numpy as np
 
-from xpnet.arrays import Array, Vector
-from xpnet.backends.base import Apply, Backend, Rule, Step
+from xpnet.arrays import Array
+from xpnet.backends.base import Apply, Backend, Gate, Numbers, Rule, Step, Vectors, in_windows_too
 from xpnet.errors import BackendError
 
 
@@ -53,25 +53,24 @@ class JaxBackend(Backend):
         """Wait for all that was dispatched to this device."""
         (jax.device_put(0.0, self.device) + 0).block_until_ready()
 
-    def _map(self, rule: Rule) -> Apply:
-        plain = super()._map(rule)
+    def map(self, rule: Rule) -> Apply:
+        """Make a rule on numbers into one program on whole vectors."""
+        if rule not in self._mapped:
+            self._mapped[rule] = self._compiled(in_windows_too(self._map(rule)))
+        return self._mapped[rule]
 
-        def gated(state: Any, inputs: Any, scalars: Any, gate: Array | None) -> tuple[Vector, ...]:
+    def _compiled(self, plain: Apply) -> Apply:
+        def gated(state: Vectors, inputs: Vectors, scalars: Numbers, gate: Gate) -> Vectors:
             if gate is None or self.device.platform != "cpu":  # on a GPU the host would wait for each gate
                 return plain(state, inputs, scalars, gate)
-            new: tuple[Vector, ...]  # by a branch on the CPU: with `where` XLA copies the state in every step
+            new: Vectors  # by a branch on the CPU: with `where` XLA copies the state in every step
             new = jax.lax.cond(gate, lambda: tuple(plain(state, inputs, scalars)), lambda: tuple(state))
             return new
 
-        compiled = jax.jit(gated)  # the scalars are arguments, so a new learning rate compiles nothing
+        program = jax.jit(gated)  # the scalars are arguments, so a new learning rate compiles nothing
 
-        def apply(
-            state: tuple[Vector, ...],
-            inputs: tuple[Vector, ...],
-            scalars: Sequence[Any],
-            gate: Array | None = None,
-        ) -> tuple[Vector, ...]:
-            new: tuple[Vector, ...] = compiled(state, inputs, tuple(scalars), gate)
+        def apply(state: Vectors, inputs: Vectors, scalars: Numbers, gate: Gate = None) -> Vectors:
+            new: Vectors = program(state, inputs, tuple(scalars), gate)
             return new
 
         return apply

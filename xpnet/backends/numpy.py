@@ -1,12 +1,10 @@
 """NumPy, on the CPU: always there."""
 
-from collections.abc import Sequence
-
 import array_api_compat.numpy as xp
 import numpy as np
 
 from xpnet.arrays import Array
-from xpnet.backends.base import Apply, InPlaceBackend, Rule, Run, Step
+from xpnet.backends.base import Apply, Gate, InPlaceBackend, Numbers, Rule, Run, Step, Vectors
 from xpnet.backends.fused import Fused, fuse, fused_available
 from xpnet.backends.host import calmly, host_bits
 from xpnet.backends.openblas import advice, kernels, one_blas_thread
@@ -43,12 +41,7 @@ class NumpyBackend(InPlaceBackend):
         return calmly(super().compile(step), one_blas_thread)
 
     def _map(self, rule: Rule) -> Apply:
-        def apply(
-            state: tuple[Array, ...],
-            inputs: tuple[Array, ...],
-            scalars: Sequence[float],
-            gate: Array | None = None,
-        ) -> tuple[Array, ...]:
+        def apply(state: Vectors, inputs: Vectors, scalars: Numbers, gate: Gate = None) -> Vectors:
             if gate is not None and not gate:
                 return state
             if rule not in self._loops:

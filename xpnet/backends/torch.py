@@ -1,6 +1,5 @@
 """PyTorch as an array library: its arrays and devices, none of its autograd."""
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +12,7 @@ except ImportError:
 import numpy as np
 
 from xpnet.arrays import Array
-from xpnet.backends.base import Apply, InPlaceBackend, Rule, Run, Step
+from xpnet.backends.base import Apply, Gate, InPlaceBackend, Numbers, Rule, Run, Step, Vectors
 from xpnet.backends.host import calmly, one_thread
 from xpnet.backends.numpy import NumpyBackend
 from xpnet.errors import BackendError
@@ -63,9 +62,7 @@ class TorchBackend(InPlaceBackend):
             rule
         )  # on the same memory: NumPy's blocks, or one loop, beat a call for each operation
 
-        def apply(
-            state: tuple[Array, ...], inputs: tuple[Array, ...], scalars: Sequence[float], gate: Array | None = None
-        ) -> tuple[Array, ...]:
+        def apply(state: Vectors, inputs: Vectors, scalars: Numbers, gate: Gate = None) -> Vectors:
             if gate is None or bool(gate):
                 blocks(tuple(map(self.asnumpy, state)), tuple(map(self.asnumpy, inputs)), scalars)
             return state
