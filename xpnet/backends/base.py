@@ -102,6 +102,14 @@ class Backend:
         """Whether an array is of this library and lies on this device."""
         return describe(array) == describe(self.xp.empty(0, device=self.device))
 
+    def plain(self, array: Array) -> Array:
+        """Return an array of this library as data: without what the library would record of its use."""
+        return array
+
+    def abstractly(self, function: Callable[..., None], *arrays: Array) -> None:
+        """Call a function of arrays for what it raises: on their shapes and types alone, where the library can."""
+        function(*arrays)
+
     def bits(self) -> dict[str, str]:
         """Return what the last bits of a training run depend on, besides the numbers themselves."""
         return {"backend": self.name, "version": str(self.version)}

@@ -49,6 +49,10 @@ class JaxBackend(Backend):
         """Whether this is a JAX array on this device, or stands for one in a function being traced."""
         return isinstance(array, jax.core.Tracer) or (isinstance(array, jax.Array) and array.devices() == {self.device})
 
+    def abstractly(self, function: Callable[..., None], *arrays: Array) -> None:
+        """Call a function on arrays that have a shape and a type and no values: nothing is computed or compiled."""
+        jax.eval_shape(function, *arrays)
+
     def synchronize(self) -> None:
         """Wait for all that was dispatched to this device."""
         (jax.device_put(0.0, self.device) + 0).block_until_ready()

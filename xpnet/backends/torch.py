@@ -39,6 +39,10 @@ class TorchBackend(InPlaceBackend):
         """Whether this is a tensor on this device."""
         return isinstance(array, torch.Tensor) and array.device == self.device
 
+    def plain(self, array: Array) -> Array:
+        """Return the tensor without its gradient, in the same memory."""
+        return array.detach() if array.requires_grad else array
+
     def synchronize(self) -> None:
         """Wait for the accelerator, if there is one."""
         if self.device.type != "cpu":

@@ -1,52 +1,42 @@
 """The door for data: what is checked, and how it comes onto the device.
 
 Everything is checked once, before training starts, so that no step has to. Data that lies on the device already stays
-there; host data travels once, bytes as bytes.
+there; host data travels once, bytes as bytes. What becomes of each type is in `types`, what a loss expects of its
+targets in `targets`.
 """
 
-import warnings
-from collections.abc import Callable
+import operator
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from xpnet import losses
-from xpnet.arrays import Array, describe, is_floating
-from xpnet.backends import LIBRARIES, Backend, library_of
+from xpnet.arrays import Array, is_floating
+from xpnet.backends import Backend
 from xpnet.backends import backend as find_backend
-from xpnet.errors import DataError, DataWarning, ShapeError
+from xpnet.data import scan, types
+from xpnet.data.targets import TARGETS, check_distinct, check_labels, check_of
+from xpnet.errors import DataError, ShapeError
 from xpnet.layers import Layer, Scale
-from xpnet.parameters import Shape
 
-UNUSUAL = {"bool": "uint8", "uint16": "int32", "uint32": "int64", "uint64": "int64"}
-"""Types of numbers that not every library computes with, and what becomes of them."""
+__all__ = ["TARGETS", "admit", "check_inputs", "check_settings", "place", "read"]
+
+PIXELS, LARGE = 64, 1000.0
+"""Numbers a sample from which whole numbers in 0..255 are taken for an image; magnitude from which inputs are large."""
 
 
 def read(name: str, data: Any, backend: Backend, dtype: str) -> Array:
-    """Return data as an array, where it lies: floats as `dtype`, integers as they are; `name` is for the messages."""
-    library = library_of(data)
-    if library != "numpy" and backend.owns(data):
-        if is_floating(backend.xp, data) and data.dtype != getattr(backend.xp, dtype):
-            data = backend.xp.astype(data, getattr(backend.xp, dtype))
-    elif library in LIBRARIES and library != "numpy":
-        remedy = "on that device" if library == backend.name else f"with backend={library!r}"
-        raise TypeError(
-            f"{name} is {describe(data)}, but the model is on {backend.name} {backend.device}: "
-            f"pass a NumPy array, or make the model {remedy}"
-        )
-    else:
-        data = np.asarray(data)
-        if data.dtype.kind not in "biuf":
-            raise DataError(f"{name} must hold numbers, got {data.dtype}: encode it first")
-        kind = dtype if data.dtype.kind == "f" else UNUSUAL.get(data.dtype.name, data.dtype)
-        data = data.astype(kind, copy=False)
-    if data.ndim == 0 or data.shape[0] == 0:
-        raise DataError(f"{name} is empty: it has the shape {tuple(data.shape)}, one sample a row is expected")
-    return data
+    """Return data as an array, where it lies: floats as `dtype`, integers signed; `name` is for the messages.
+
+    DataError or TypeError, in a line, for what holds no numbers, lies elsewhere, or is beyond the range of `dtype`.
+    """
+    with np.errstate(all="ignore"):
+        return types.settle(name, types.collect(name, data, backend), backend, dtype)
 
 
 def place(name: str, data: Any, backend: Backend, dtype: str) -> Array:
-    """Return data as an array of the backend: floats as `dtype`, integers as they are; `name` is for the messages."""
+    """Return data as an array of the backend: floats as `dtype`, integers signed; `name` is for the messages."""
     return _put(read(name, data, backend, dtype), backend)
 
 
@@ -58,17 +48,25 @@ def _put(data: Array, backend: Backend) -> Array:
 def admit(x: Any, y: Any, net: Layer, loss: losses.Loss, backend: Backend, dtype: str) -> tuple[Array, Array]:
     """Return inputs and targets, checked where they lie and placed; an error says what is wrong, where, what to do.
 
-    DataError, ShapeError or TypeError; DataWarning if the inputs hold NaN or infinity, or raw bytes that no Scale
-    brings down.
+    DataError, ShapeError or TypeError. DataWarning if the inputs hold NaN or infinity, raw bytes or large numbers that
+    no Scale brings down; or if numbers of x or y that differ become one number of `dtype`, as time stamps do.
     """
-    x, y = read("x", x, backend, dtype), read("y", y, backend, dtype)
-    if x.shape[0] != y.shape[0]:
-        raise ShapeError(f"x has {x.shape[0]} samples, y has {y.shape[0]}: they must be as many")
-    output = net.output_shape(tuple(x.shape))
-    check_inputs(x, net, _home(x, backend))
-    if loss in TARGETS:
-        y = TARGETS[loss](y, output, _home(y, backend))
-    return _put(x, backend), _put(y, backend)
+    with np.errstate(all="ignore"):
+        came_x, came_y = types.collect("x", x, backend), types.collect("y", y, backend)
+        if came_x.shape[0] != came_y.shape[0]:
+            raise ShapeError(f"x has {came_x.shape[0]} samples, y has {came_y.shape[0]}: they must be as many")
+        output, check = net.output_shape(tuple(came_x.shape)), check_of(loss)
+        x = types.settle("x", came_x, backend, dtype)
+        check_distinct("x", came_x, _home(came_x, backend), dtype)
+        check_inputs(x, net, _home(x, backend))
+        if check is check_labels:
+            return _put(x, backend), _put(check(came_y, output, _home(came_y, backend)), backend)
+        y = types.settle("y", came_y, backend, dtype)
+        if check is not None or is_floating(_home(y, backend).xp, y):  # integers of a loss of one's own stay integers
+            check_distinct("y", came_y, _home(came_y, backend), dtype)
+        if check is not None:
+            y = check(y, output, _home(y, backend))
+        return _put(x, backend), _put(y, backend)
 
 
 def _home(data: Array, backend: Backend) -> Backend:
@@ -77,104 +75,52 @@ def _home(data: Array, backend: Backend) -> Backend:
 
 
 def check_inputs(x: Array, net: Layer, backend: Backend) -> None:
-    """Warn of inputs that hold NaN or infinity, naming the first, or that look like bytes and are not scaled."""
-    xp, home = backend.xp, backend.asnumpy
-    floating = is_floating(xp, x)
-    if floating:
-        finite = xp.isfinite(x)
-        if not home(xp.all(finite)):
-            place = np.unravel_index(_first(~finite, backend), x.shape)
-            value = home(x[tuple(int(k) for k in place)])
-            warnings.warn(f"x holds {value} at {_where(place)}: clean the data", DataWarning, stacklevel=4)
-            return
-    if any(isinstance(layer, Scale) for _, layer, _ in net.walk(tuple(x.shape))):
+    """Warn of inputs that hold NaN or infinity, naming the first, or that are raw bytes or large and are not scaled.
+
+    Bytes are whole numbers in 0..255, one above 100, at least 64 a sample: a table of small integers has fewer. Large
+    is a magnitude above 1,000. A Scale before the first layer with parameters answers both.
+    """
+    low, high = scan.extremes(x, backend)
+    if not scan.finite(low, high):
+        place = scan.first(x, lambda xp, x: ~xp.isfinite(x), backend)
+        assert place is not None
+        scan.warn(f"x holds {scan.value(x, place, backend)} at {scan.where(place)}: clean the data")
+    elif _scaled(net, tuple(x.shape)):
         return
-    low, high = home(xp.min(x)), home(xp.max(x))
-    if low >= 0 and 100 < high <= 255 and (not floating or home(xp.all(xp.floor(x) == x))):
-        text = "input holds raw bytes 0..255: add Scale(1/255) as the first layer"
-        warnings.warn(text, DataWarning, stacklevel=4)
+    elif low >= 0 and 100 < high <= 255 and prod(x.shape[1:]) >= PIXELS and _whole(x, backend):
+        scan.warn("input holds raw bytes 0..255: add Scale(1/255) as the first layer")
+    elif max(-low, high) > LARGE:
+        extreme = high if high > -low else low
+        place = scan.first(x, lambda xp, x: x == extreme, backend)
+        assert place is not None
+        remedy = "standardise it, (x - x.mean(0)) / x.std(0), or put Scale(1/std, -mean/std) first"
+        scan.warn(f"{scan.column('x', place[1:])} reaches {extreme:g}, too large to train well: {remedy}")
 
 
-def check_labels(y: Array, output: Shape, backend: Backend) -> Array:
-    """Return class labels as int32; they must be integers (N,) in 0..C−1, C the number of outputs."""
-    xp, classes = backend.xp, output[-1]
-    if y.ndim != 1:
-        came = f"the shape {tuple(y.shape)}"
-        raise DataError(
-            f"labels must be one integer a sample, (N,), got {came}: make it 1-d; one-hot by argmax(axis=1)"
-        )
-    if not xp.isdtype(y.dtype, "integral"):
-        raise DataError(f"labels must be integers in 0..{classes - 1}, got {y.dtype}: convert them with astype(int)")
-    wrong = (y < 0) | (y > min(classes - 1, int(xp.iinfo(y.dtype).max)))
-    if backend.asnumpy(xp.any(wrong)):
-        row = _first(wrong, backend)
-        raise DataError(f"labels must be integers in 0..{classes - 1}, got {backend.asnumpy(y[row])} at row {row}")
-    return xp.astype(y, xp.int32, copy=False)
+def _scaled(net: Layer, shape: tuple[int, ...]) -> bool:
+    """Whether a Scale comes before the first layer with parameters."""
+    for _, layer, _ in net.walk(shape):
+        if isinstance(layer, Scale) or layer.size:
+            return isinstance(layer, Scale)
+    return False
 
 
-def check_numbers(y: Array, output: Shape, backend: Backend) -> Array:
-    """Return regression targets in the shape of the output; (N,) is taken for (N, 1)."""
-    if y.ndim == 1 and output == (y.shape[0], 1):
-        y = backend.xp.reshape(y, output)
-    if tuple(y.shape) != output:
-        raise ShapeError(f"y has the shape {tuple(y.shape)}, the network's output {output}: make them the same")
-    if is_floating(backend.xp, y):
-        wrong = ~backend.xp.isfinite(y)
-        if backend.asnumpy(backend.xp.any(wrong)):
-            place = np.unravel_index(_first(wrong, backend), y.shape)
-            warnings.warn(f"y is not finite at {_where(place)}: clean the data", DataWarning, stacklevel=5)
-    return y
+def _whole(x: Array, backend: Backend) -> bool:
+    """Whether all numbers are whole."""
+    return not is_floating(backend.xp, x) or scan.first(x, lambda xp, x: xp.floor(x) != x, backend) is None
 
 
-def check_binary(y: Array, output: Shape, backend: Backend) -> Array:
-    """Return targets of the logistic loss, 0 to 1, in the shape of the output."""
-    y = check_numbers(y, output, backend)
-    return _within(y, (y < 0) | (y > 1), "targets must lie in 0..1", backend)
+def check_settings(epochs: int, batch_size: int) -> tuple[int, int]:
+    """Return both as Python integers; DataError unless there is something to do, a batch at a time."""
+    return count("epochs", epochs), count("batch_size", batch_size)
 
 
-def check_signs(y: Array, output: Shape, backend: Backend) -> Array:
-    """Return targets of the hinge loss, −1 or +1, in the shape of the output."""
-    if backend.xp.isdtype(y.dtype, "unsigned integer"):
-        y = backend.xp.astype(y, backend.xp.int32)
-    y = check_numbers(y, output, backend)
-    return _within(y, (y != -1) & (y != 1), "targets must be -1 or +1", backend)
-
-
-TARGETS: dict[losses.Loss, Callable[[Array, Shape, Backend], Array]] = {
-    losses.cross_entropy: check_labels,
-    losses.negative_log_likelihood: check_labels,
-    losses.binary_cross_entropy: check_binary,
-    losses.hinge: check_signs,
-    losses.perceptron: check_signs,
-    losses.mean_squared_error: check_numbers,
-    losses.mean_absolute_error: check_numbers,
-    losses.huber: check_numbers,
-}
-"""What each loss expects of its targets; a loss of your own checks for itself."""
-
-
-def _within(y: Array, wrong: Array, expected: str, backend: Backend) -> Array:
-    if backend.asnumpy(backend.xp.any(wrong)):
-        place = np.unravel_index(_first(wrong, backend), y.shape)
-        value = backend.asnumpy(y[tuple(int(k) for k in place)])
-        raise DataError(f"{expected}, got {value} at {_where(place)}")
-    return y
-
-
-def _first(mask: Array, backend: Backend) -> int:
-    """Return the flat index of the first True."""
-    xp = backend.xp
-    return int(backend.asnumpy(xp.argmax(xp.astype(xp.reshape(mask, (-1,)), xp.int8))))
-
-
-def _where(place: tuple[Any, ...]) -> str:
-    """Say where an element stands: `row 3, column 5`."""
-    row, *rest = (int(k) for k in place)
-    return f"row {row}" + (f", column {rest[0]}" if len(rest) == 1 else f", place {tuple(rest)}" if rest else "")
-
-
-def check_settings(epochs: int, batch_size: int) -> None:
-    """Raise DataError unless there is something to do, a batch at a time."""
-    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if not isinstance(value, (int, np.integer)) or value < 1:
-            raise DataError(f"{name} must be an integer of at least 1, got {value!r}")
+def count(name: str, value: Any) -> int:
+    """Return a setting that counts as a Python integer of at least 1; DataError for bool, floats and the rest."""
+    try:
+        number = 0 if isinstance(value, (bool, np.bool_)) else operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise DataError(f"{name} must be an integer of at least 1, got {value!r}")
+    return number

@@ -1,0 +1,89 @@
+"""Looking through data: the extremes, the first element that is wrong and where it stands, without a mask of it all.
+
+Host data are looked at a few rows at a time, so that a memory map is read once and nothing as large as the data is
+made. Data on a device are reduced there, and two numbers come home.
+"""
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from xpnet.arrays import Array, Namespace
+from xpnet.backends import Backend
+from xpnet.errors import DataWarning
+
+BLOCK = 2**20
+"""Bytes of host data that are looked at together: they stay in the processor's cache from one look to the next."""
+
+Place: TypeAlias = tuple[int, ...]
+"""Where an element stands: its row, then its indices within the sample."""
+
+HOME = str(Path(__file__).parent.parent)
+
+
+def blocks(data: np.ndarray) -> Iterator[slice]:
+    """Yield slices of rows, about BLOCK bytes each."""
+    rows = max(1, BLOCK * len(data) // max(data.nbytes, 1))
+    yield from (slice(start, start + rows) for start in range(0, len(data), rows))
+
+
+def extremes(data: Array, backend: Backend) -> tuple[Any, Any]:
+    """Return the least and the greatest value, as Python numbers: NaN, both, if there is one anywhere."""
+    if not isinstance(data, np.ndarray):
+        xp = backend.xp
+        return backend.asnumpy(xp.min(data)).item(), backend.asnumpy(xp.max(data)).item()
+    pairs = [(data[rows].min(), data[rows].max()) for rows in blocks(data)]
+    low, high = (np.asarray(column) for column in zip(*pairs, strict=True))
+    return low.min().item(), high.max().item()
+
+
+def finite(*values: float) -> bool:
+    """Whether none of the numbers is NaN or infinite; integers of any size are finite."""
+    return all(abs(value) < float("inf") for value in values)
+
+
+def first(data: Array, wrong: Callable[[Namespace, Array], Array], backend: Backend) -> Place | None:
+    """Return where the first element stands for which `wrong(xp, data)` is True, None if there is none."""
+    if isinstance(data, np.ndarray):
+        for rows in blocks(data):
+            mask = wrong(np, data[rows])
+            if mask.any():
+                row, *rest = (int(k) for k in np.unravel_index(mask.argmax(), mask.shape))
+                return (rows.start + row, *rest)
+        return None
+    xp = backend.xp
+    mask = xp.reshape(xp.astype(wrong(xp, data), xp.int8), (-1,))
+    index = int(backend.asnumpy(xp.argmax(mask)))
+    if not backend.asnumpy(mask[index]):
+        return None
+    return tuple(int(k) for k in np.unravel_index(index, tuple(data.shape)))
+
+
+def value(data: Array, place: Place, backend: Backend) -> Any:
+    """Bring one element home."""
+    return data[place] if isinstance(data, np.ndarray) else backend.asnumpy(data[place])
+
+
+def where(place: Place) -> str:
+    """Say where an element stands: `row 3, column 5`."""
+    row, *rest = place
+    return f"row {row}" + (f", column {rest[0]}" if len(rest) == 1 else f", place {tuple(rest)}" if rest else "")
+
+
+def column(name: str, place: Place) -> str:
+    """Say which number of a sample is meant: `column 5 of x`."""
+    if len(place) == 1:
+        return f"column {place[0]} of {name}"
+    return f"place {place} of {name}" if place else name
+
+
+def warn(text: str) -> None:
+    """Give a DataWarning, at the line outside xpnet that the data come from."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(HOME):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, DataWarning, stacklevel=level)
