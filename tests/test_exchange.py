@@ -11,7 +11,7 @@ import pytest
 
 import xpnet as xn
 from xpnet.errors import NonFiniteError, ShapeError
-from xpnet.training.state import Holder
+from xpnet.training.holder import Holder
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 4)).astype("float32")
@@ -287,7 +287,7 @@ def test_a_model_says_what_it_is():
 
 
 def test_whoever_waits_for_the_holder_comes_next():
-    holder, order = Holder(None), []
+    holder, order = Holder(None, None), []
     inside, asked = threading.Event(), threading.Event()
 
     def other():

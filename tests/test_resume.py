@@ -104,9 +104,7 @@ def test_early_stopping_goes_on_with_its_best(tmp_path, monkeypatch, saves):
         with pytest.raises(CutError):
             model("numpy").fit(x, y, 40, 16, validation=50, callbacks=[stopping()], checkpoint=path)
     resumed = xn.load(path)
-    with pytest.raises(
-        xn.DataError, match="the run's EarlyStopping must go on, got the callbacks none: pass the"
-    ):
+    with pytest.raises(xn.DataError, match="the run's EarlyStopping must go on, got the callbacks none: pass the"):
         resumed.resume(x, y, validation=50)
     history = resumed.resume(x, y, validation=50, callbacks=[stopping()], checkpoint=path)
     assert numbers(history) == numbers(expected)

@@ -18,13 +18,14 @@ from xpnet.files import checkpoint
 from xpnet.layers import Layer
 from xpnet.losses import Loss
 from xpnet.optimizers import Optimizer
-from xpnet.training import evaluation, parts
+from xpnet.training import evaluation, parts, trial
 from xpnet.training.assembly import Assembly
 from xpnet.training.callbacks import Callback, Callbacks
 from xpnet.training.history import History
+from xpnet.training.holder import Holder
 from xpnet.training.loop import Loop
 from xpnet.training.progress import shown
-from xpnet.training.state import Holder, Run, State
+from xpnet.training.state import Run, State
 from xpnet.training.step import Step
 
 
@@ -60,15 +61,15 @@ class Model(Assembly):
         chosen = find_backend(backend)
         named, patterns = parts.named(metrics), parts.patterns(frozen)
         parts.check(net, loss, optimizer)
-        self.step = Step(net, loss, optimizer, named, seed, chosen, dtype, patterns)
-        self.holder = Holder(self.step.start(net.init(seed, chosen, dtype)))
-        parts.warn(net, loss)
+        step = Step(net, loss, optimizer, named, seed, chosen, dtype, patterns)
+        self.holder = Holder(step, step.start(net.init(seed, chosen, dtype)))
+        trial.check_parts(net, loss)
 
     @classmethod
     def of(cls, step: Step, state: State, run: Run | None = None) -> "Model":
         """Return the model that has this step, state and run."""
         model = cls.__new__(cls)
-        model.step, model.holder = step, Holder(state, run)
+        model.holder = Holder(step, state, run)
         return model
 
     # Training
@@ -98,8 +99,8 @@ class Model(Assembly):
         DataError, ShapeError, TypeError for data that does not fit; NonFiniteError, naming step and layer, as soon as a
         loss, a gradient or a rate is not finite: θ is then what it was before that step, and `resume` begins there.
         """
-        door.check_settings(epochs, batch_size)
-        run = Run(self.epoch, self.epoch + int(epochs), int(batch_size))
+        epochs, batch_size = door.check_settings(epochs, batch_size)
+        run = Run(self.epoch, self.epoch + epochs, batch_size)
         return self._train(run, x, y, validation, callbacks, progress, checkpoint, every)
 
     def resume(
@@ -150,13 +151,15 @@ class Model(Assembly):
             holder.run = run
             if show:
                 print(f"training on {self.backend.name} {self.backend.device}, {self.backend.reason}", file=sys.stderr)
-            return Loop(self.step, holder, run, source, held, called, show, keep).train()
+            return Loop(holder, run, source, held, called, show, keep).train()
         finally:
             holder.training = False
 
     def _admit(self, x: Any, y: Any) -> Arrays:
         """Return the samples, checked and on the device."""
-        return Arrays(*door.admit(x, y, self.net, self.loss, self.backend, self.dtype), self.backend)
+        x, y = door.admit(x, y, self.net, self.loss, self.backend, self.dtype)
+        trial.try_parts(self.net, self.loss, self.metrics, x, y, self.backend, self.dtype)
+        return Arrays(x, y, self.backend)
 
     def _keeper(
         self, run: Run, source: Arrays, path: str | PathLike[str] | None, every: int | None
@@ -168,13 +171,13 @@ class Model(Assembly):
         if run.data not in (None, digest):
             raise DataError("the data are not those that this run was trained on: pass the same x, y and validation")
         run.data = digest
-        return (lambda now: None) if path is None else checkpoint.Keeper(path, every, self.step, self.holder)
+        return (lambda now: None) if path is None else checkpoint.Keeper(path, every, self.holder)
 
     # Without training
 
     def predict(self, x: Any, batch_size: int = 4096) -> Array:
         """Return the network's output for x (N, …), computed in batches: NumPy for host data, else on the device."""
-        door.check_settings(1, batch_size)
+        _, batch_size = door.check_settings(1, batch_size)
         home = not self.backend.owns(x)
         placed = door.place("x", x, self.backend, self.dtype)
         with self.holder as holder:
@@ -182,7 +185,7 @@ class Model(Assembly):
 
     def evaluate(self, x: Any, y: Any, batch_size: int = 4096) -> dict[str, float]:
         """Return the loss and the metrics over all of x and y: `{"loss": …, "accuracy": …}`."""
-        door.check_settings(1, batch_size)
+        _, batch_size = door.check_settings(1, batch_size)
         source = self._admit(x, y)
         with self.holder as holder:
             return evaluation.score(self.step, holder.state, source, batch_size)
@@ -206,16 +209,15 @@ class Model(Assembly):
         It can be called from another thread while `fit` runs: what is saved then stands between two calls of K steps.
         """
         with self.holder as holder:
-            checkpoint.save(path, self.step, holder.state, holder.run)
+            checkpoint.save(path, holder)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle is made of: arrays travel by the host, the backend by its name."""
         with self.holder as holder:
-            return checkpoint.to_host(self.step, holder.state, holder.run)
+            return checkpoint.to_host(holder)
 
     def __setstate__(self, host: dict[str, Any]) -> None:
-        step, state, run = checkpoint.from_host(host)
-        self.step, self.holder = step, Holder(state, run)
+        self.holder = Holder(*checkpoint.from_host(host))
 
 
 def load(

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -30,6 +31,11 @@ class Arrays:
 
     def __len__(self) -> int:
         return int(self.x.shape[0]) if self.rows is None else len(self.rows)
+
+    @cached_property
+    def targets(self) -> Array:
+        """The targets of all samples, in their order."""
+        return self.y if self.rows is None else self.backend.xp.take(self.y, self.backend.asarray(self.rows), axis=0)
 
     def order(self, seed: int, epoch: int) -> np.ndarray:
         """Return the rows in the order in which an epoch visits them: int32 (n,)."""

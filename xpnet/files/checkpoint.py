@@ -13,6 +13,7 @@ import numpy as np
 from xpnet.arrays import Vector
 from xpnet.backends import Backend
 from xpnet.backends import backend as find_backend
+from xpnet.checks import integer
 from xpnet.errors import CheckpointError, DataWarning
 from xpnet.files import storage
 from xpnet.files.description import from_data, to_data
@@ -20,14 +21,16 @@ from xpnet.layers import Layer
 from xpnet.optimizers import Optimizer
 from xpnet.training import parts
 from xpnet.training.history import History
-from xpnet.training.state import Holder, Run, State
+from xpnet.training.holder import Holder
+from xpnet.training.state import Run, State
 from xpnet.training.step import Step
 
 PATH = str | os.PathLike[str]
 
 
-def save(path: PATH, step: Step, state: State, run: Run | None) -> None:
-    """Write them to a file, whole or not at all; CheckpointError if it cannot be written, or not be read again."""
+def save(path: PATH, holder: Holder) -> None:
+    """Write what it holds to a file, all or nothing; CheckpointError if it cannot be written, or not be read again."""
+    step, state, run = holder.step, holder.state, holder.run
     vectors: dict[str, Vector] = {"": state.theta}
     vectors |= {f"optimizer.{k}/": slot for k, slot in enumerate(state.slots)}
     about = describe(step) | {"epoch": state.epoch, "step": state.t, "run": None}
@@ -152,23 +155,22 @@ def _joined(arrays: Mapping[str, np.ndarray], prefix: str, step: Step) -> np.nda
 class Keeper:
     """Saves a run: at once when told so, else when `every` steps were done since the last time."""
 
-    def __init__(self, path: PATH, every: int | None, step: Step, holder: Holder) -> None:
-        if every is not None and (isinstance(every, bool) or not isinstance(every, (int, np.integer)) or every < 1):
-            raise ValueError(f"every must be a number of steps of at least 1, or None for each epoch, got {every!r}")
-        describe(step)  # what cannot be saved is refused now, not after an epoch
-        self.path, self.every, self.step, self.holder = path, every, step, holder
-        self.saved = holder.state.t
+    def __init__(self, path: PATH, every: int | None, holder: Holder) -> None:
+        self.every = None if every is None else integer("fit", "every", every)
+        describe(holder.step)  # what cannot be saved is refused now, not after an epoch
+        self.path, self.holder, self.saved = path, holder, holder.state.t
 
     def __call__(self, now: bool) -> None:
         """Save, if it is time."""
         if now or (self.every is not None and self.holder.state.t - self.saved >= self.every):
             with self.holder as holder:
-                save(self.path, self.step, holder.state, holder.run)
+                save(self.path, holder)
                 self.saved = holder.state.t
 
 
-def to_host(step: Step, state: State, run: Run | None) -> dict[str, Any]:
-    """Return what it takes to make them again anywhere: all arrays on the host, the backend by its name."""
+def to_host(holder: Holder) -> dict[str, Any]:
+    """Return what it takes to make it all again anywhere: all arrays on the host."""
+    step, state, run = holder.step, holder.state, holder.run
 
     def home(value: Any) -> Any:
         if isinstance(value, tuple):

@@ -14,14 +14,14 @@ from xpnet.losses import Loss
 from xpnet.metrics import Metric
 from xpnet.optimizers import Optimizer
 from xpnet.training import parts
-from xpnet.training.state import Holder, Run, State
+from xpnet.training.holder import Holder
+from xpnet.training.state import Run, State
 from xpnet.training.step import Step
 
 
 class Assembly:
     """Holds a step, which is exchanged whole when one of its parts is, and the state, likewise."""
 
-    step: Step
     holder: Holder
 
     def __repr__(self) -> str:
@@ -30,6 +30,16 @@ class Assembly:
             f"{type(self).__name__}({step.net}, {step.net.size:,} parameters in {step.dtype}, {parts.name(step.loss)}, "
             f"{step.optimizer}, on {step.backend.name} {step.backend.device}, {state.epoch} epochs done)"
         )
+
+    @property
+    def step(self) -> Step:
+        """One training step, as it is put together now."""
+        return self.holder.step
+
+    @step.setter
+    def step(self, step: Step) -> None:
+        with self.holder as holder:
+            holder.step = step
 
     # What it is made of
 

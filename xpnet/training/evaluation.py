@@ -51,6 +51,7 @@ def score(step: Step, state: State, source: Arrays, batch_size: int = BATCH) -> 
 
     The loss and xpnet's own metrics are means, and batches are averaged; a metric of one's own sees all predictions.
     """
+    step = step.on(source)
     names, home = ("loss", *step.means), step.backend.asnumpy
     sums = np.zeros(len(names))
     kept: list[tuple[Array, Array]] = []

@@ -11,16 +11,19 @@ from xpnet.errors import NonFiniteError
 from xpnet.training import evaluation
 from xpnet.training.callbacks import Callbacks
 from xpnet.training.history import History, Stopwatch
+from xpnet.training.holder import Holder
 from xpnet.training.progress import Bar, Interrupt
-from xpnet.training.state import Holder, Run
+from xpnet.training.state import Run
 from xpnet.training.step import Step
 
 
 @dataclass(frozen=True)
 class Loop:
-    """Trains what `holder` holds with a step, until the run's last epoch, a callback's wish, Ctrl-C or an error."""
+    """Trains what `holder` holds until the run's last epoch, a callback's wish, Ctrl-C or an error.
 
-    step: Step
+    A step that is exchanged on the way, by a callback, is used from the next epoch on.
+    """
+
     holder: Holder
     run: Run
     source: Arrays
@@ -65,26 +68,26 @@ class Loop:
 
     def _epoch(self, bar: Bar, interrupt: Interrupt) -> bool:
         """Train over the rest of the epoch's samples; return whether it was finished, and add it to the history."""
-        run, n = self.run, len(self.source)
-        order = self.source.order(self.step.seed, self.holder.state.epoch)
+        run, n, step = self.run, len(self.source), self.holder.step.on(self.source)
+        order = self.source.order(step.seed, self.holder.state.epoch)
         bar.advance(run.position, {})
-        for block in batches.batches(order[run.position :], run.batch_size, self.step.net.size):
+        for block in batches.batches(order[run.position :], run.batch_size, step.net.size):
             with self.holder:
-                self._block(block)
-            bar.advance(block.size, self._means())
+                self._block(step, block)
+            bar.advance(block.size, self._means(step))
             if run.position < n:
                 self._note(False)
                 if interrupt.asked:
                     return False
         with self.holder:
-            self._conclude()
+            self._conclude(step)
         return True
 
-    def _block(self, block: np.ndarray) -> None:
+    def _block(self, step: Step, block: np.ndarray) -> None:
         """Do K steps, and add up what they report. NonFiniteError for the first that is not sound."""
         run = self.run
         with Stopwatch() as watch:
-            outcome = self.step.many(self.holder.state, self.source, block)
+            outcome = step.many(self.holder.state, self.source, block)
         self.holder.state = outcome.state
         samples = outcome.values.shape[1] * block.shape[1]
         sums = outcome.values.sum(axis=1) * block.shape[1]
@@ -93,17 +96,19 @@ class Loop:
         if outcome.problem is not None:
             raise NonFiniteError(outcome.problem)
 
-    def _means(self) -> dict[str, float]:
+    def _means(self, step: Step) -> dict[str, float]:
         """Return loss, gradient norm and metrics, means over the epoch's samples so far."""
-        names = ("loss", "gradient_norm", *self.step.metrics)
+        names = ("loss", "gradient_norm", *step.metrics)
         return {name: total / self.run.position for name, total in zip(names, self.run.sums, strict=True)}
 
-    def _conclude(self) -> None:
+    def _conclude(self, step: Step) -> None:
         """Count the epoch, and add it with its validation to the history."""
-        run, step = self.run, self.step
+        run = self.run
         state = self.holder.state = self.holder.state._replace(epoch=self.holder.state.epoch + 1)
         rate, weight = step.optimizer.rate(state.t - 1), evaluation.max_weight(step, state)
-        run.history.add(epoch=state.epoch, **self._means(), learning_rate=rate, max_weight=weight, seconds=run.seconds)
+        run.history.add(
+            epoch=state.epoch, **self._means(step), learning_rate=rate, max_weight=weight, seconds=run.seconds
+        )
         run.position, run.sums, run.seconds = 0, [], 0.0
         if self.held is not None:
             scores = evaluation.score(step, state, self.held)

@@ -1,13 +1,11 @@
 """The parts of a model, checked when they are given: network, loss, optimizer, metrics by name, what is frozen."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from xpnet import metrics as metrics_room
-from xpnet.errors import DataWarning
-from xpnet.layers import Layer, Sequential, Softmax
-from xpnet.losses import Loss, cross_entropy
+from xpnet.layers import Layer
+from xpnet.losses import Loss
 from xpnet.metrics import Metric
 from xpnet.optimizers import Optimizer
 
@@ -64,17 +62,3 @@ def named(metrics: Metrics) -> dict[str, Metric]:
             raise ValueError(f'two metrics are called "{called}": pass a dict, metrics={{"name": function, …}}')
         found[called] = metric if callable(metric) else getattr(metrics_room, metric)
     return found
-
-
-def warn(net: Layer, loss: Loss) -> None:
-    """Warn of a loss that does not fit the last layer."""
-    if loss is cross_entropy and isinstance(_last(net), Softmax):
-        text = "cross_entropy takes scores, but the network ends in Softmax: drop it, or use negative_log_likelihood"
-        warnings.warn(text, DataWarning, stacklevel=3)
-
-
-def _last(net: Layer) -> Layer:
-    """The layer that the output comes from."""
-    while type(net) is Sequential and net.layers:
-        net = net.layers[-1]
-    return net

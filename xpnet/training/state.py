@@ -1,6 +1,5 @@
-"""What training changes: the state that a step takes and gives, where a run stands, and who may look at them when."""
+"""What training changes: the state that a step takes and gives, and where a run stands."""
 
-import threading
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -49,33 +48,3 @@ class Run:
     """What each callback needs to go on."""
     kinds: list[str] = field(default_factory=list)
     """The class of each callback, by which it is found again."""
-
-
-class Holder:
-    """The state and the run as they are now. `with holder:` one thread at a time reads or changes them.
-
-    Whoever waits comes next, however soon the training thread asks again; the thread that is in may enter once more.
-    """
-
-    def __init__(self, state: State, run: Run | None = None) -> None:
-        self.state, self.run = state, run
-        self.training = False
-        self._next, self._inside = threading.Lock(), threading.RLock()
-        self._owner: int | None = None
-        self._depth = 0
-
-    def __enter__(self) -> "Holder":
-        me = threading.get_ident()
-        if self._owner == me:
-            self._depth += 1
-            return self
-        with self._next:
-            self._inside.acquire()
-        self._owner, self._depth = me, 1
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._depth -= 1
-        if not self._depth:
-            self._owner = None
-            self._inside.release()

@@ -1,7 +1,7 @@
 """One training step, and K of them: batch, forward, loss, backward, update; and where a bad one went wrong."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from xpnet.optimizers import Optimizer
 from xpnet.parameters import Parts, choose, split
 from xpnet.training.diagnosis import RULE, diagnose
 from xpnet.training.state import State
+from xpnet.training.trial import fitting_metrics
 
 
 class Outcome(NamedTuple):
@@ -46,6 +47,8 @@ class Step:
     """Patterns of the parameters that keep their bits, such as `"0.*"`."""
     compiled: Callable[..., Any] | None = field(default=None, repr=False)
     """K steps as the backend compiles them, if another step has them already."""
+    measures: Mapping[str, Metric] | None = field(default=None, repr=False)
+    """The metrics as they are computed on certain data: see `on`."""
 
     def __post_init__(self) -> None:
         self.optimizer.check(self.backend.xp.finfo(getattr(self.backend.xp, self.dtype)))
@@ -114,7 +117,7 @@ class Step:
         prediction, backward = self.net(theta, batch, True, key=key, buffers=new_buffers, backend=self.backend)
         loss, dprediction = self.backend.native(self.loss)(prediction, target)
         theta, slots, norm, alive = self.update(theta, backward(dprediction), slots, row, alive, loss)
-        values = [metric(prediction, target) for metric in self.metrics.values()]
+        values = [metric(prediction, target) for metric in self.measured.values()]
         if buffers:
             buffers = {name: self.backend.xp.where(alive, new, buffers[name]) for name, new in new_buffers.items()}
         return (theta, slots, buffers, alive), (loss, norm, *values)
@@ -199,15 +202,44 @@ class Step:
         """The network's output, compiled: f(θ, x, buffers)."""
         return self.backend.jit(lambda theta, x, buffers: self.net(theta, x, buffers=buffers, backend=self.backend)[0])
 
+    def on(self, source: Arrays) -> "Step":
+        """Return the step for certain data: its metrics begin at the network's own threshold, and R² knows the targets.
+
+        The same targets give the same step, with all that was compiled for it.
+        """
+        measures = self._fitting
+        if metrics.r2 in measures.values():
+            measures = {name: metrics.for_data(metric, source.targets) for name, metric in measures.items()}
+        if measures == self.metrics:
+            return self
+        if measures not in (known := [step.measures for step in self._others]):
+            self._others.append(replace(self, measures=measures))
+            return self._others[-1]
+        return self._others[known.index(measures)]
+
+    @cached_property
+    def _fitting(self) -> Mapping[str, Metric]:
+        return fitting_metrics(self.net, self.metrics)
+
+    @cached_property
+    def _others(self) -> list["Step"]:
+        return []
+
+    @cached_property
+    def measured(self) -> Mapping[str, Metric]:
+        """The metrics as they are computed."""
+        return self.metrics if self.measures is None else self.measures
+
     @property
     def means(self) -> dict[str, Metric]:
         """The metrics that are means over samples, so that those of batches can be averaged: xpnet's own."""
-        return {name: metric for name, metric in self.metrics.items() if metric.__module__ == metrics.__name__}
+        own = metrics.__name__
+        return {name: m for name, m in self.measured.items() if getattr(m, "func", m).__module__ == own}
 
     @property
     def wholes(self) -> dict[str, Metric]:
         """The others, which are given all predictions at once."""
-        return {name: metric for name, metric in self.metrics.items() if name not in self.means}
+        return {name: metric for name, metric in self.measured.items() if name not in self.means}
 
     @cached_property
     def judge(self) -> Callable[[Array, Array], list[Array]]:

@@ -9,9 +9,9 @@ import pytest
 
 import xpnet as xn
 from xpnet.arrays import namespace
-from xpnet.data.parts import check_parts, fitting_metrics, try_parts
 from xpnet.errors import DataError, DataWarning
 from xpnet.layers import Layer
+from xpnet.training.trial import check_parts, fitting_metrics, try_parts
 
 X = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
 
