@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from xpnet import arrays
 from xpnet import backend as find_backend
-from xpnet.errors import ShapeError
+from xpnet.errors import DataError, ShapeError
 from xpnet.testing import assert_close
 
 INF = math.inf
@@ -41,11 +41,34 @@ def test_describe(backend):
 def test_same_shape_makes_the_target_a_number_of_the_predictions_kind(backend):
     p = backend.asarray([1.0, 2.0], dtype="float32")
     for dtype in ("int64", "uint8", "float64", "float32"):
-        _, t = arrays.same_shape(p, backend.asarray([3, 4], dtype=dtype))
+        _, same, t = arrays.same_shape(p, backend.asarray([3, 4], dtype=dtype))
+        assert same is p
         assert t.dtype == p.dtype
         assert_close(backend, t, [3.0, 4.0], multiple=0)
-    with pytest.raises(ShapeError, match=r"got \(2,\) and \(2, 1\): reshape the target"):
-        arrays.same_shape(p, backend.asarray([[3.0], [4.0]]))
+    for shape in ([[3.0, 4.0]], [[3.0, 4.0], [5.0, 6.0]], 3.0, [[[3.0]], [[4.0]]]):
+        with pytest.raises(ShapeError, match=r"one shape, got \(2,\) and \(.*\): reshape the target"):
+            arrays.same_shape(p, backend.asarray(shape))
+
+
+def test_a_column_and_a_row_of_samples_are_the_same_and_the_predictions_shape_is_kept(backend):
+    row, column = backend.asarray([3.0, 4.0]), backend.asarray([[5.0], [6.0]])
+    for prediction, target in ((row, column), (column, row)):
+        _, p, t = arrays.same_shape(prediction, target)
+        assert p.shape == t.shape == prediction.shape
+        assert_close(backend, t, backend.asnumpy(target).reshape(prediction.shape))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "bool"])
+def test_integers_are_computed_in_the_widest_type(backend, dtype):
+    prediction = backend.asarray([1, 0], dtype=dtype)
+    xp, p, t = arrays.same_shape(prediction, backend.asarray([0.5, 2.0], dtype="float32"))
+    assert p.dtype == t.dtype == xp.float64
+    assert_close(backend, p, [1.0, 0.0])
+
+
+def test_what_is_no_real_number_is_refused(backend):
+    with pytest.raises(DataError, match=r"expected real numbers, got .*complex64: convert them with astype"):
+        arrays.same_shape(*[backend.asarray(np.ones(2, "complex64"))] * 2)
 
 
 def test_is_floating(backend):

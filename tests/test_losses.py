@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import xpnet as xn
+from xpnet.arrays import namespace
 from xpnet.errors import DataError, ShapeError
 from xpnet.testing import assert_close, gradcheck_loss
 
@@ -31,7 +32,7 @@ def soft(p, t):
 CASES = [
     (xn.cross_entropy, RNG.normal(size=(4, 3)), np.asarray([0, 2, 1, 1])),
     (xn.cross_entropy, RNG.normal(size=(1, 5)), np.asarray([4], dtype="uint8")),
-    (xn.cross_entropy, RNG.normal(size=(3, 1)), np.zeros(3, dtype="int32")),
+    (xn.cross_entropy, RNG.normal(size=(3, 2)), np.zeros(3, dtype="int32")),
     (xn.cross_entropy, 30 * RNG.normal(size=(5, 10)), np.asarray([0, 9, 5, 5, 2])),
     (xn.negative_log_likelihood, probabilities((4, 3)), np.asarray([0, 2, 1, 1])),
     (xn.negative_log_likelihood, probabilities((1, 2)), np.asarray([1])),
@@ -244,11 +245,124 @@ def test_wrong_labels_are_named(backend, loss):
         loss(s[:, 0], backend.asarray([0, 1]))
 
 
-@pytest.mark.parametrize("loss", [loss for loss, kind in SAMPLES if kind == "same"])
-def test_shapes_that_would_broadcast_are_refused(backend, loss):
-    column, row = backend.asarray(np.ones((3, 1))), backend.asarray(np.ones(3))
-    with pytest.raises(ShapeError, match=r"one shape, got \(3, 1\) and \(3,\): reshape the target"):
-        loss(column, row)
+@pytest.mark.parametrize("loss", [xn.cross_entropy, xn.negative_log_likelihood])
+def test_one_output_and_labels_in_a_column_are_told_what_to_do(backend, loss):
+    with pytest.raises(
+        ShapeError, match=r"two classes or more, got \(3, 1\), and one output .*: use binary_cross_entropy"
+    ):
+        loss(backend.asarray(np.ones((3, 1))), backend.asarray([0, 0, 0]))
+    with pytest.raises(ShapeError, match=r"got \(2, 3\) and \(2, 1\): make the labels 1-d, labels\[:, 0\]"):
+        loss(backend.asarray(np.ones((2, 3))), backend.asarray([[0], [1]]))
+
+
+REGRESSION = pytest.mark.parametrize("loss", [loss for loss, kind in SAMPLES if kind == "same"])
+
+
+@REGRESSION
+@pytest.mark.parametrize("shape", [(3, 2), (1, 3), (3, 1, 1), (1,), ()])
+def test_shapes_that_would_broadcast_are_refused(backend, loss, shape):
+    column, other = backend.asarray(np.ones((3, 1))), backend.asarray(np.ones(shape))
+    if shape != (3, 1, 1):
+        with pytest.raises(ShapeError, match=r"one shape, got \(3, 1\) and \(.*\): reshape the target"):
+            loss(column, other)
+    with pytest.raises(ShapeError, match=r"one shape, got \(.*\) and \(3,\): reshape the target"):
+        loss(other, column[:, 0])
+
+
+@REGRESSION
+def test_a_row_of_targets_is_a_column_too(backend, loss):
+    column, row = np.asarray([[1.5], [-2.0], [0.25]]), np.asarray([1.0, -1.0, 1.0])
+    expected = loss(backend.asarray(column[:, 0]), backend.asarray(row))
+    for p, t in ((column, row), (column[:, 0], row[:, None])):
+        value, gradient = loss(backend.asarray(p), backend.asarray(t))
+        assert gradient.shape == p.shape
+        assert_close(backend, value, backend.asnumpy(expected[0]), multiple=0)
+        assert_close(backend, gradient, backend.asnumpy(expected[1]).reshape(p.shape), multiple=0)
+
+
+@pytest.mark.parametrize("delta", [0.0, -1.0, NAN, np.float32(0)])
+def test_a_delta_that_is_not_above_0_is_refused(backend, delta):
+    p = backend.asarray([1.0])
+    with pytest.raises(ValueError, match=r"delta must be above 0, got "):
+        xn.huber(p, p, delta=delta)
+
+
+@pytest.mark.parametrize("margin", [-0.5, NAN])
+def test_a_negative_margin_is_refused(backend, margin):
+    p = backend.asarray([1.0])
+    with pytest.raises(ValueError, match=r"margin must be at least 0, got "):
+        xn.hinge(p, p, margin=margin)
+
+
+@pytest.mark.parametrize("number", [np.float32, np.float64, int])
+def test_settings_may_be_numbers_of_numpy(backend, number):
+    p, t = backend.asarray([3.0, -0.5], dtype="float32"), backend.asarray([1.0, 1.0], dtype="float32")
+    for loss in (xn.huber, xn.hinge):
+        for ours, expected in zip(loss(p, t, number(2)), loss(p, t, 2.0), strict=True):
+            assert ours.dtype == p.dtype
+            assert_close(backend, ours, backend.asnumpy(expected), multiple=0)
+
+
+# Narrow types
+
+
+def halves(backend, host):
+    """Yield the array in each type below float32 that the library has."""
+    array = backend.asarray(np.asarray(host, dtype="float32"))
+    xp = namespace(array=array)
+    return [xp.astype(array, getattr(xp, name)) for name in ("float16", "bfloat16") if hasattr(xp, name)]
+
+
+@pytest.mark.parametrize(("loss", "prediction", "target"), CASES, ids=IDS)
+def test_half_precision_is_computed_in_float32(backend, loss, prediction, target):
+    for p in halves(backend, prediction):
+        xp = namespace(p=p)
+        wide = xp.astype(p, xp.float32)
+        value, gradient = loss(p, backend.asarray(target))
+        expected, slope = loss(wide, backend.asarray(target))
+        if loss is xn.negative_log_likelihood:
+            slope = xp.astype(slope, p.dtype)
+        assert value.dtype == xp.float32
+        assert gradient.dtype == p.dtype
+        assert_close(backend, value, backend.asnumpy(expected), multiple=0)
+        same = gradient == xp.astype(slope, p.dtype)
+        assert backend.asnumpy(xp.all(same))
+
+
+def test_half_precision_does_not_overflow(backend):
+    for p in halves(backend, np.full(70_000, 300.0)):
+        value, gradient = xn.mean_squared_error(p, backend.asarray(np.zeros(70_000)))
+        assert_close(backend, value, np.asarray(9e4), multiple=4)
+        assert np.isfinite(np.asarray(backend.asnumpy(namespace(p=p).astype(gradient, backend.xp.float32)))).all()
+    for p in halves(backend, [[1.0, 0.0]]):
+        _, gradient = xn.negative_log_likelihood(p, backend.asarray([1]))
+        assert np.isfinite(backend.asnumpy(namespace(p=p).astype(gradient, backend.xp.float32))).all()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int64", "bool"])
+@REGRESSION
+def test_integer_predictions_are_numbers(backend, loss, dtype):
+    prediction, target = np.asarray([1, 0, 1]), np.asarray([-1.0, 1.0, 0.25])
+    ours = loss(backend.asarray(prediction, dtype=dtype), backend.asarray(target))
+    for value, expected in zip(ours, loss(prediction.astype("float64"), target), strict=True):
+        assert_close(backend, value, expected)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint16", "int32", "uint32", "int64", "uint64"])
+def test_labels_of_any_type_reach_300_classes(backend, dtype):
+    scores = np.random.default_rng(3).normal(size=(4, 300))
+    labels = [0, 44, 100, 127]
+    value, gradient = xn.cross_entropy(backend.asarray(scores), backend.asarray(labels, dtype=dtype))
+    expected, slope = xn.cross_entropy(scores, np.asarray(labels))
+    assert_close(backend, value, expected)
+    assert_close(backend, gradient, slope)
+
+
+def test_integer_scores_have_a_cross_entropy(backend):
+    for dtype in ("uint8", "int64"):
+        value, gradient = xn.cross_entropy(backend.asarray([[0, 3], [2, 1]], dtype=dtype), backend.asarray([0, 0]))
+        assert_close(backend, value, np.asarray((math.log1p(math.exp(3)) + math.log1p(math.exp(-1))) / 2))
+        assert_close(backend, backend.xp.sum(gradient, axis=1), np.zeros(2))
 
 
 @pytest.mark.parametrize("loss", [xn.cross_entropy, xn.mean_squared_error])
@@ -289,3 +403,41 @@ def test_huber_lies_below_both_its_neighbours(backend, pairs):
     ]
     slack = 1 + 1e-12
     assert 0 <= values[0] <= min(values[1], values[2] / 2) * slack
+
+
+wild = st.floats(width=32, allow_nan=True, allow_infinity=True, allow_subnormal=True)
+
+
+@given(st.lists(wild, min_size=6, max_size=6))
+def test_the_slope_of_the_absolute_error_is_the_sign_and_nan_for_nan(backend, numbers):
+    p = np.asarray(numbers, dtype="float32")
+    if backend.name == "jax":
+        p[np.abs(p) < np.finfo("float32").smallest_normal] = 0  # jax takes what is smaller for 0
+    with np.errstate(over="ignore"):  # of the value
+        _, gradient = xn.mean_absolute_error(backend.asarray(p), backend.asarray(np.zeros(6, "float32")))
+    assert_close(backend, gradient, np.sign(p) * (1 / 6), multiple=1)
+
+
+TORCH = {
+    "cross_entropy": "cross_entropy",
+    "mean_squared_error": "mse_loss",
+    "mean_absolute_error": "l1_loss",
+    "huber": "huber_loss",
+    "binary_cross_entropy": "binary_cross_entropy_with_logits",
+}
+
+
+@pytest.mark.parametrize("ours", TORCH)
+@pytest.mark.parametrize("column", [False, True])
+def test_values_and_gradients_are_those_of_pytorch(backend, rng, ours, column):
+    torch = pytest.importorskip("torch")
+    shape = (6, 1) if column and ours != "cross_entropy" else (6, 4)
+    p, t = rng.normal(size=shape), rng.random(shape)
+    t = rng.integers(0, 4, 6) if ours == "cross_entropy" else t
+    theirs = torch.tensor(p, requires_grad=True)
+    expected = getattr(torch.nn.functional, TORCH[ours])(theirs, torch.tensor(t))
+    expected.backward()
+    target = t[:, 0] if shape == (6, 1) else t
+    value, gradient = getattr(xn, ours)(backend.asarray(p), backend.asarray(target))
+    assert_close(backend, value, expected.detach().numpy(), multiple=4)
+    assert_close(backend, gradient, theirs.grad.numpy(), multiple=4)

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import array_api_compat
 
-from xpnet.errors import ShapeError
+from xpnet.errors import DataError, ShapeError
 
 Array: TypeAlias = Any
 """An array of any library that follows the Python array API standard, 2024.12 or newer."""
@@ -30,13 +30,45 @@ def namespace(**arrays: Array) -> Namespace:
         raise TypeError(f"expected arrays of one library, but {came}: convert them with backend.asarray(...)") from None
 
 
-def same_shape(prediction: Array, target: Array) -> tuple[Namespace, Array]:
-    """Return the namespace, and the target as numbers of the prediction's precision; ShapeError if shapes differ."""
+def same_shape(prediction: Array, target: Array) -> tuple[Namespace, Array, Array]:
+    """Return the namespace, and both as numbers of the type to compute in (`wide`) and of the prediction's shape.
+
+    A target (N,) of a prediction (N, 1), and the reverse, is the same thing; ShapeError if shapes differ otherwise.
+    """
     xp = namespace(prediction=prediction, target=target)
     if prediction.shape != target.shape:
-        came = f"{tuple(prediction.shape)} and {tuple(target.shape)}"
-        raise ShapeError(f"expected prediction and target of one shape, got {came}: reshape the target")
-    return xp, target if target.dtype == prediction.dtype else xp.astype(target, prediction.dtype)
+        one, other = tuple(prediction.shape), tuple(target.shape)
+        if one != (*other, 1) and (*one, 1) != other:
+            raise ShapeError(f"expected prediction and target of one shape, got {one} and {other}: reshape the target")
+        target = xp.reshape(target, one)
+    dtype = wide(xp, prediction)
+    return xp, cast(xp, prediction, dtype), cast(xp, target, dtype)
+
+
+def wide(xp: Namespace, array: Array) -> Any:
+    """Return the type to compute with an array in: its own from float32 up, float32 below, `widest` for integers.
+
+    DataError for what is no real number.
+    """
+    dtype = array.dtype
+    if dtype in (xp.float32, xp.float64):
+        return dtype
+    if xp.isdtype(dtype, ("integral", "bool")):
+        return widest(xp, array)
+    if not xp.isdtype(dtype, "real floating"):
+        raise DataError(f"expected real numbers, got {dtype}: convert them with astype")
+    return xp.float32 if xp.finfo(dtype).bits < 32 else dtype
+
+
+def widest(xp: Namespace, array: Array) -> Any:
+    """Return float64, or float32 where the array's device has nothing wider."""
+    known = xp.__array_namespace_info__().dtypes(device=device(array), kind="real floating")
+    return known.get("float64", xp.float32)
+
+
+def cast(xp: Namespace, array: Array, dtype: Any) -> Array:
+    """Return the array in that type: itself, if it has it."""
+    return array if array.dtype == dtype else xp.astype(array, dtype)
 
 
 def describe(array: Array) -> str:

@@ -1,74 +1,212 @@
 """Metrics: plain values of prediction and target, without a gradient; 0-d arrays on the device of the prediction.
 
-Class predictions are scores or probabilities (N, C), the largest wins, with integer labels (N,); or one score a sample,
-positive for the class 1, with targets 0/1 or −1/+1 of the same shape.
+What a prediction is says its shape and type: scores or probabilities (N, C ≥ 2), the largest wins; one score a sample,
+(N,) or (N, 1), class 1 above the threshold and class 0 elsewhere; class numbers, (N,) or (N, 1) and integers.
+The target is class numbers (N,) or (N, 1); for one score a sample 0/1 or −1/+1, what is positive means class 1.
+
+Values have the prediction's type, float32 if it is narrower, float64 if it is integers. A NaN is never right.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from numbers import Real
 from typing import TypeAlias
 
-from xpnet.arrays import Array, Namespace, device, namespace, same_shape
-from xpnet.errors import ShapeError
+from xpnet.arrays import Array, Namespace, cast, device, is_floating, namespace, same_shape, wide, widest
+from xpnet.backends import backend_of
+from xpnet.errors import DataError, ShapeError
 
 Metric: TypeAlias = Callable[[Array, Array], Array]
 
+NO_CLASS = -(2**31)
+"""The class of a NaN."""
 
-def accuracy(prediction: Array, target: Array) -> Array:
-    """The share of samples whose predicted class is right: mean(argmax(prediction) = label)."""
-    xp = namespace(prediction=prediction, target=target)
-    predicted, true = _classes(xp, prediction, target)
-    return _mean(xp, xp.astype(predicted == true, prediction.dtype))
+PIECE = 2**24
+"""Samples up to which a count in float32 is exact."""
 
 
-def zero_one(prediction: Array, target: Array) -> Array:
+def accuracy(prediction: Array, target: Array, threshold: float = 0.0) -> Array:
+    """The share of samples whose predicted class is right: mean(argmax(prediction) = label).
+
+    `threshold` is for one score a sample: 0.5 where the predictions are probabilities.
+    """
+    xp, predicted, true, known = _classes(prediction, target, threshold)
+    return _mean(xp, xp.astype((predicted == true) & known, wide(xp, prediction)))
+
+
+def zero_one(prediction: Array, target: Array, threshold: float = 0.0) -> Array:
     """The 0-1 loss, the share of samples that are wrong: 1 − accuracy."""
-    xp = namespace(prediction=prediction, target=target)
-    predicted, true = _classes(xp, prediction, target)
-    return _mean(xp, xp.astype(predicted != true, prediction.dtype))
+    xp, predicted, true, known = _classes(prediction, target, threshold)
+    return _mean(xp, xp.astype((predicted != true) | ~known, wide(xp, prediction)))
 
 
-def confusion_matrix(prediction: Array, target: Array, classes: int | None = None) -> Array:
+def binary_accuracy(prediction: Array, target: Array, threshold: float = 0.0) -> Array:
+    """The share of single answers that are right, several labels a sample: mean((ŷ > threshold) = (y > 0)).
+
+    prediction and target of one shape; the threshold is 0.5 where the predictions are probabilities.
+    """
+    xp, p, t = same_shape(prediction, target)
+    right = ((p > float(threshold)) == (t > 0)) & (p == p)
+    return _mean(xp, xp.astype(right, p.dtype))
+
+
+def confusion_matrix(prediction: Array, target: Array, classes: int | None = None, threshold: float = 0.0) -> Array:
     """How often the label i (row) was predicted as j (column): integers (C, C).
 
-    The counts are a product of two one-hot matrices, exact up to 2²⁴ in float32; `classes` is C: the number of columns
-    of the prediction if it is left out, and 2 for one score a sample.
+    `classes` is C: if it is left out, the number of columns of the prediction, 2 for one score a sample, and for class
+    numbers the largest of them and 1. DataError names the first that is no class; it is looked for on the host.
     """
-    xp = namespace(prediction=prediction, target=target)
-    predicted, true = _classes(xp, prediction, target)
-    count = classes or (prediction.shape[1] if prediction.ndim == 2 and prediction.shape[1] > 1 else 2)
-    number = xp.arange(count, dtype=xp.int32, device=device(prediction))
-    hot = [xp.astype(xp.reshape(c, (-1, 1)) == number[None, :], prediction.dtype) for c in (true, predicted)]
-    return xp.astype(hot[0].T @ hot[1], xp.int32)
+    xp, predicted, true, known = _classes(prediction, target, threshold)
+    if predicted.dtype == xp.bool:
+        predicted, true = xp.astype(predicted, xp.int32), xp.astype(true, xp.int32)
+    predicted = xp.where(known, predicted, NO_CLASS)
+    if classes is None:
+        classes = _count(xp, prediction, predicted, true)
+    counts = xp.zeros((classes, classes), dtype=xp.int32, device=device(prediction))
+    samples = true.shape[0]
+    for start in range(0, samples, PIECE):
+        piece = slice(start, min(start + PIECE, samples))
+        rows = _one_hot(xp, "target", true[piece], classes, start)
+        columns = _one_hot(xp, "prediction", predicted[piece], classes, start)
+        counts += xp.astype(rows.T @ columns, xp.int32)
+    return counts
 
 
 def mean_absolute_error(prediction: Array, target: Array) -> Array:
     """mean(|ŷ − y|), in the units of the target."""
-    xp, t = same_shape(prediction, target)
-    return _mean(xp, xp.abs(prediction - t))
+    xp, p, t = same_shape(prediction, target)
+    return _mean(xp, xp.abs(p - t))
 
 
-def r2(prediction: Array, target: Array) -> Array:
+def r2(prediction: Array, target: Array, *, variance: float | Sequence[float] | None = None) -> Array:
     """R² = 1 − Σ(ŷ − y)² / Σ(y − ȳ)², ȳ the mean of the target over the samples; 1 is perfect, 0 is guessing ȳ.
 
-    With several outputs, the mean of their R². Where a target does not vary, as in a batch of one sample, 1 if the
-    prediction is exact and 0 if not, as in scikit-learn.
+    With several outputs, the mean of their R². Where a target does not vary by more than rounding, as in a batch of one
+    sample, 1 if the prediction is exact and 0 if not, as in scikit-learn. NaN for no samples.
+
+    `variance`, one number or one an output, is that of the target over the whole data: then R² is the mean of
+    1 − (ŷ − y)²/variance, and the mean of batches, weighted by their sizes, is the R² of the whole, which the mean of
+    their own R² is not. An output of variance 0 counts the share of exact predictions; no samples count 0.
     """
-    xp, t = same_shape(prediction, target)
-    residual = xp.sum((prediction - t) ** 2, axis=0)
-    spread = xp.sum((t - xp.mean(t, axis=0, keepdims=True)) ** 2, axis=0)
+    xp, p, t = same_shape(prediction, target)
+    if not p.shape[0]:
+        return xp.full((), math.nan if variance is None else 0.0, dtype=p.dtype, device=device(p))
+    if variance is not None:
+        return _explained(xp, p - t, variance)
+    residual = xp.sum((p - t) ** 2, axis=0)
+    spread = _spread(xp, t)
     score = 1.0 - residual / xp.where(spread == 0, 1.0, spread)
     return xp.mean(xp.where(spread == 0, xp.astype(residual == 0, score.dtype), score))
 
 
-def _classes(xp: Namespace, prediction: Array, target: Array) -> tuple[Array, Array]:
-    """Return the predicted and the true class numbers."""
-    if prediction.ndim == 2 and target.ndim == 1 and prediction.shape[0] == target.shape[0]:
-        return xp.astype(xp.argmax(prediction, axis=1), xp.int32), xp.astype(target, xp.int32)
-    if prediction.shape == target.shape:
-        return xp.astype(prediction > 0, xp.int32), xp.astype(target > 0, xp.int32)
-    came = f"{tuple(prediction.shape)} and {tuple(target.shape)}"
-    raise ShapeError(f"expected scores (N, C) and labels (N,), or one shape for both, got {came}")
+@dataclass(frozen=True)
+class WholeR2:
+    """`r2` of a batch as its part of the R² of the whole data, whose variance, one an output, is known."""
+
+    variance: tuple[float, ...]
+    __name__ = "r2"
+
+    def __call__(self, prediction: Array, target: Array) -> Array:
+        """Return mean(1 − (ŷ − y)²/variance)."""
+        return r2(prediction, target, variance=self.variance)
+
+
+def for_data(metric: Metric, target: Array) -> Metric:
+    """Return the metric whose mean over batches, weighted by their sizes, is its value on the whole of this target."""
+    return WholeR2(variance_of(target)) if metric is r2 else metric
+
+
+def variance_of(target: Array) -> tuple[float, ...]:
+    """Return mean((y − ȳ)²) of each output over the samples, on the host; 0 where only rounding is left of it."""
+    xp = namespace(target=target)
+    n, outputs = target.shape[0], math.prod(target.shape[1:])
+    if not n:
+        raise DataError("expected samples to take the variance of, got none")
+    t = xp.reshape(cast(xp, target, widest(xp, target)), (n, outputs))
+    return tuple(backend_of(target).asnumpy(_spread(xp, t) / n).tolist())
+
+
+def _spread(xp: Namespace, t: Array) -> Array:
+    """Return Σ(y − ȳ)² over the samples, 0 where the standard deviation is below two roundings of the mean."""
+    shifted = t - t[:1, ...]  # a constant is exactly 0, whatever its mean would be rounded to
+    mean = xp.mean(shifted, axis=0, keepdims=True)
+    spread = xp.sum((shifted - mean) ** 2, axis=0)
+    rounding = 2 * float(xp.finfo(t.dtype).eps) * (t[0, ...] + mean[0, ...])
+    return xp.where(spread <= t.shape[0] * rounding**2, 0.0, spread)
+
+
+def _explained(xp: Namespace, error: Array, variance: float | Sequence[float]) -> Array:
+    """Return the mean over samples and outputs of 1 − e²/variance, or of whether e is 0 where the variance is."""
+    n, outputs = error.shape[0], math.prod(error.shape[1:])
+    values = (
+        [float(variance)] * outputs if isinstance(variance, (float, Real)) else [float(value) for value in variance]
+    )
+    if len(values) != outputs:
+        raise ShapeError(f"expected the variance of {outputs} outputs, got {len(values)}")
+    if any(value < 0 for value in values):
+        raise ValueError(f"a variance is at least 0, got {min(values)}")
+    error, parts = xp.reshape(error, (n, outputs)), []
+    for k, value in enumerate(values):
+        e = error[:, k]
+        part = xp.astype(e == 0, e.dtype) if value == 0 else 1.0 - (e / math.sqrt(value)) ** 2
+        parts.append(_mean(xp, part))
+    return sum(parts) * (1.0 / max(outputs, 1))
+
+
+def _classes(prediction: Array, target: Array, threshold: float) -> tuple[Namespace, Array, Array, Array]:
+    """Return the namespace, the predicted and the true classes, of one type, and whether the prediction is no NaN."""
+    xp = namespace(prediction=prediction, target=target)
+    scores, labels = _flat(xp, prediction), _flat(xp, target)
+    if scores.ndim not in (1, 2) or labels.ndim != 1 or scores.shape[0] != labels.shape[0]:
+        raise _misfit(tuple(prediction.shape), tuple(target.shape))
+    if scores.ndim == 2:
+        scores = cast(xp, scores, wide(xp, scores))
+        top, predicted = xp.max(scores, axis=1), xp.argmax(scores, axis=1)
+    elif is_floating(xp, scores):
+        return xp, scores > float(threshold), cast(xp, labels, scores.dtype) > 0, scores == scores
+    else:
+        whole = xp.__array_namespace_info__().default_dtypes(device=device(scores))["integral"]
+        top, predicted = scores, cast(xp, scores, whole)
+    if is_floating(xp, labels):
+        dtype = wide(xp, labels)
+        return xp, xp.astype(predicted, dtype), cast(xp, labels, dtype), top == top
+    return xp, predicted, cast(xp, labels, predicted.dtype), top == top
+
+
+def _count(xp: Namespace, prediction: Array, *numbers: Array) -> int:
+    """Return how many classes there are: by the columns, 2 for one score a sample, else by the largest number."""
+    if prediction.ndim == 2 and prediction.shape[1] > 1:
+        return int(prediction.shape[1])
+    if is_floating(xp, prediction):
+        return 2
+    largest = [float(backend_of(c).asnumpy(xp.max(c))) for c in numbers if c.shape[0]]
+    return 1 + int(max((number for number in largest if math.isfinite(number)), default=0))
+
+
+def _one_hot(xp: Namespace, name: str, numbers: Array, classes: int, start: int) -> Array:
+    """Return 1 at each row's class, (N, C), float32; DataError for a row that has none, `start` the number of row 0."""
+    hot = numbers[:, None] == xp.arange(classes, dtype=numbers.dtype, device=device(numbers))[None, :]
+    lost, home = ~xp.any(hot, axis=1), backend_of(numbers).asnumpy
+    if home(xp.any(lost)):
+        row = int(home(xp.argmax(xp.astype(lost, xp.int8))))
+        came = float(home(numbers[row]))
+        text = "NaN" if came == NO_CLASS else f"{came:.15g}"
+        raise DataError(f"the {name} must be a class in 0..{classes - 1}, got {text} at row {start + row}")
+    return xp.astype(hot, xp.float32)
+
+
+def _flat(xp: Namespace, array: Array) -> Array:
+    """Return (N,) of (N, 1), anything else as it is."""
+    return xp.reshape(array, array.shape[:1]) if array.ndim == 2 and array.shape[1] == 1 else array
+
+
+def _misfit(one: tuple[int, ...], other: tuple[int, ...]) -> ShapeError:
+    """Return the error that says what scores and labels look like, and what these may have been meant for."""
+    remedy = ""
+    if one == other:
+        remedy = ": one-hot labels become argmax(axis=1), several labels a sample are for binary_accuracy"
+    return ShapeError(f"expected scores (N, C) and labels (N,), or one score a sample, got {one} and {other}{remedy}")
 
 
 def _mean(xp: Namespace, x: Array) -> Array:
