@@ -16,6 +16,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 ORDER = [
     "errors",
+    "checks",
     "arrays",
     "random",
     "parameters",
