@@ -18,7 +18,7 @@ from xpnet.testing import assert_close
 def no_choice_yet(monkeypatch):
     """As in a fresh process: nothing in use, nothing in the environment."""
     monkeypatch.delenv("XPNET_BACKEND", raising=False)
-    monkeypatch.setattr(backends, "_current", None)
+    monkeypatch.setattr(backends, "_process", (None,))
 
 
 def gpu_answers():
@@ -149,6 +149,47 @@ def test_a_missing_library_says_how_to_get_it():
     assert lines[0] == "{'numpy': ['cpu']} numpy"
     for line, name in zip(lines[1:], ("PyTorch", "JAX", "CuPy", "array-api-strict"), strict=True):
         assert line.startswith(f"{name} is not installed: pip install 'xpnet[")
+
+
+BROKEN = {
+    "torch": "raise OSError('libc10.so: cannot open shared object file\\nand more')",
+    "jax": "raise ImportError('this jax needs another jaxlib')",
+    "cupy": "raise RuntimeError('\\n=====\\nFailed to import CuPy.\\n=====')",
+    "array_api_strict": "1 / 0",
+}
+
+
+def test_a_broken_library_is_reported_and_breaks_nothing_else(tmp_path):
+    for library, code in BROKEN.items():
+        (tmp_path / library).mkdir()
+        (tmp_path / library / "__init__.py").write_text(code)
+    code = (
+        "import xpnet as xn\n"
+        "print(xn.available_backends(), xn.backend())\n"
+        "for name in ('torch', 'jax', 'cupy', 'strict'):\n"
+        "    try: xn.backend(name)\n"
+        "    except xn.BackendError as error: print(error)\n"
+        "from xpnet.cli import main\n"
+        "main(['doctor'])\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": path}
+    )
+    first, *lines = done.stdout.splitlines()
+    reasons = (
+        "OSError: libc10.so: cannot open shared object file",
+        "ImportError: this jax needs another jaxlib",
+        "RuntimeError: Failed to import CuPy.",
+        "ZeroDivisionError: division by zero",
+    )
+    expected = [
+        f"{library} is installed, but does not work here ({reason}): reinstall it, or use another backend"
+        for library, reason in zip(("torch", "jax", "cupy", "strict"), reasons, strict=True)
+    ]
+    assert first == f"{{'numpy': ['cpu']}} <xpnet backend numpy on cpu: chosen by auto, because {expected[2]}>"
+    assert lines[:4] == expected
+    assert all(any(reason in line for line in lines[4:]) for reason in reasons)
 
 
 # Arrays in and out

@@ -36,6 +36,9 @@ SMALL = [
     (xn.Flatten(), (2, 1, 3)),
     (xn.Scale(1 / 255), (4,)),
     (xn.Scale(-2.0, shift=3.0), (2, 2)),
+    (xn.Scale(np.asarray([0.5, -2.0, 3.0])), (3,)),
+    (xn.Scale(2.0, shift=[[1.0], [-1.0]]), (2, 2)),
+    (xn.Scale([1.0, 4.0], [[[0.5, 0.25]], [[1.0, 2.0]]]), (2, 3, 2)),
     (xn.Dropout(0.5), (6,)),
     (xn.Dropout(0.0), (3,)),
     (xn.Sequential(), (3,)),
@@ -165,6 +168,51 @@ def test_softmax_is_a_distribution(backend, row, n):
     assert y.shape == (n, len(row))
     assert np.all(backend.asnumpy(y) >= 0)
     assert_close(backend, backend.xp.sum(y, axis=1), np.ones(n))
+
+
+# Scale by arrays
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_scale_by_arrays_standardizes_each_feature(backend, rng, dtype):
+    x = rng.normal([5.0, -1.0, 100.0], [1.0, 0.1, 30.0], size=(200, 3))
+    layer = xn.Scale(1 / x.std(0), -x.mean(0) / x.std(0))
+    y, _ = forward(layer, backend, backend.asarray(x, dtype=dtype))
+    assert y.dtype == getattr(backend.xp, dtype)
+    assert_close(backend, y, ((x - x.mean(0)) / x.std(0)).astype(dtype), multiple=64)
+
+
+def test_scale_by_an_array_of_the_backends_own(backend):
+    home = xn.backend("strict") if backend.name == "strict" else backend  # where the host may read
+    assert xn.Scale(home.asarray(np.asarray([0.5, 2.0], dtype="float32"))) == xn.Scale((0.5, 2.0))
+
+
+def test_scale_by_an_array_that_does_not_fit_the_samples():
+    for shape, own in (((5, 4), [1.0] * 5), ((3, 4), [[1.0] * 4] * 3), ((7,), [1.0] * 7), ((2, 3, 4), [[1.0] * 4] * 2)):
+        with pytest.raises(xn.ShapeError, match=r"Scale\(factor=array.*expects samples whose last axes are"):
+            xn.Scale(own).output_shape(shape)
+    net = xn.Sequential(xn.Scale([1.0, 2.0]), xn.Linear(2, 1))
+    assert net.output_shape((None, 2)) == (None, 1)
+    assert str(net) == "Sequential(Scale(factor=array(2,), shift=0.0), Linear(2→1))"
+
+
+def test_scale_by_an_array_does_not_round_its_numbers_to_integers(backend):
+    with pytest.raises(TypeError, match="Scale by an array multiplies floating-point numbers, got"):
+        forward(xn.Scale([0.5]), backend, backend.asarray(np.asarray([[1, 2]], dtype="int32")))
+
+
+def test_the_array_of_a_scale_is_made_once_where_arrays_can_be_written(backend):
+    first, second = (backend.constant((1.0, 2.0), backend.xp.float32) for _ in range(2))
+    assert (first is second) == (backend.name in ("numpy", "torch", "cupy"))
+    assert backend.constant((1.0, 2.0), backend.xp.float64).dtype == backend.xp.float64
+
+
+def test_scale_by_an_array_trains(backend):
+    x = backend.asarray(np.tile(np.asarray([[1.0, 1000.0]], dtype="float32"), (6, 1)))
+    net = xn.Sequential(xn.Scale([1.0, 1e-3]), xn.Linear(2, 2))
+    model = xn.Model(net, xn.cross_entropy, xn.SGD(0.1), backend=backend)
+    history = model.fit(x, backend.asarray(np.asarray([0] * 6)), epochs=2, batch_size=3)
+    assert history["loss"][1] < history["loss"][0] < 2.0
 
 
 # Dropout

@@ -176,6 +176,8 @@ def test_wrong_shapes_are_named_by_path():
     )
     assert message(ShapeError, net.output_shape, (2, 4)) == where
     assert message(ShapeError, net.summary, (2, 4)) == where
+    axes = "got (2, 5, 4): it takes 2 axes, not 3, and Flatten() would make 20 features of the rest"
+    assert message(ShapeError, xn.Linear(4, 3).output_shape, (2, 5, 4)).endswith(axes)
     alone = "Linear(4→3) expects input (N, 4), got (4,): give it a batch, one sample a row"
     assert message(ShapeError, xn.Linear(4, 3).output_shape, (4,)) == alone
     residual = xn.Sequential(xn.Residual(xn.Linear(3, 2)))
@@ -205,15 +207,25 @@ def test_mixed_precision_library_or_no_array(backend):
 @pytest.mark.parametrize(
     ("make", "error", "text"),
     [
-        (lambda: xn.Linear(0, 3), ValueError, "Linear(0, 3): nin must be an integer of at least 1"),
-        (lambda: xn.Linear(3, 2.5), ValueError, "Linear(3, 2.5): nout must be an integer of at least 1"),
+        (lambda: xn.Linear(0, 3), ValueError, "Linear: nin must be an integer of at least 1, got 0"),
+        (lambda: xn.Linear(3, 2.5), ValueError, "Linear: nout must be an integer of at least 1, got 2.5"),
+        (lambda: xn.Linear(True, 2), ValueError, "Linear: nin must be an integer of at least 1, got True"),
+        (lambda: xn.Linear(3, 2, "he"), ValueError, "Linear: bias must be True or False, got 'he'"),
         (
             lambda: xn.Linear(3, 2, initializer="xavier"),
             ValueError,
             "unknown initializer 'xavier': choose one of normal,",
         ),
-        (lambda: xn.Dropout(1.0), ValueError, "Dropout(p): p must be in 0 ≤ p < 1, got 1.0"),
-        (lambda: xn.Dropout(-0.1), ValueError, "Dropout(p): p must be in 0 ≤ p < 1, got -0.1"),
+        (lambda: xn.Linear(3, 2, initializer=["he"]), ValueError, "unknown initializer ['he']"),
+        (lambda: xn.Dropout(1.0), ValueError, "Dropout: p must be a number of at least 0 and below 1, got 1.0"),
+        (lambda: xn.Dropout(-0.1), ValueError, "Dropout: p must be a number of at least 0 and below 1, got -0.1"),
+        (lambda: xn.Dropout(True), ValueError, "Dropout: p must be a number of at least 0 and below 1, got True"),
+        (lambda: xn.Dropout(np.nan), ValueError, "Dropout: p must be a number of at least 0 and below 1, got nan"),
+        (lambda: xn.LeakyReLU("0.1"), ValueError, "LeakyReLU: slope must be a finite number, got '0.1'"),
+        (lambda: xn.Scale(None), ValueError, "Scale: factor must be a finite number, got None"),
+        (lambda: xn.Scale([1.0, np.nan]), ValueError, "Scale: factor must be a finite number, got nan"),
+        (lambda: xn.Scale(1.0, []), ValueError, "Scale: shift must be a number or an array of numbers, got []"),
+        (lambda: xn.Scale([[1.0], [1, 2]]), ValueError, "Scale: factor must be a number or an array of numbers, got"),
         (lambda: xn.Sequential(xn.ReLU), TypeError, "at position 0, an instance: add ()"),
         (lambda: xn.Sequential(xn.ReLU(), 3), TypeError, "Sequential expects layers, got 3 at position 1"),
         (lambda: xn.Residual([xn.ReLU()]), TypeError, "Residual expects layers, got [ReLU()] at position 0"),
@@ -223,6 +235,45 @@ def test_bad_settings(make, error, text):
     assert text in message(error, make)
 
 
+@pytest.mark.parametrize(
+    ("layer", "same"),
+    [
+        (xn.Linear(np.int64(4), np.array(2), bias=np.True_), xn.Linear(4, 2)),
+        (xn.Linear(784, np.array([0, 9], dtype="u1").max() + 1), xn.Linear(784, 10)),
+        (xn.Dropout(np.float32(0.25)), xn.Dropout(0.25)),
+        (xn.LeakyReLU(np.array(1)), xn.LeakyReLU(1.0)),
+        (xn.Scale(np.float64(2), np.int8(1)), xn.Scale(2.0, 1.0)),
+        (xn.Scale(np.asarray([1, 2]), [[0.5], [0.25]]), xn.Scale((1.0, 2.0), ((0.5,), (0.25,)))),
+    ],
+)
+def test_settings_are_kept_as_pythons_own(layer, same):
+    assert (layer, hash(layer), repr(layer)) == (same, hash(same), repr(same))
+    for value in vars(layer).values():
+        assert type(value) in (int, float, bool, str, tuple)
+
+
 def test_a_layer_is_immutable():
     with pytest.raises(AttributeError):
         xn.Linear(3, 2).nin = 4
+
+
+# Random masks
+
+
+def test_dropout_in_training_asks_for_a_key(backend):
+    net = xn.Sequential(xn.Linear(4, 3), xn.Sequential(xn.Dropout(0.5)))
+    theta, x = of(net, backend, (2, 4))
+    text = "Dropout at layer 1.0 draws a new mask at each step of training: pass key=…, another integer each time"
+    assert message(ValueError, net, theta, x, training=True) == text
+    net(theta, x)
+    net(theta, x, training=True, key=0)
+    still = xn.Sequential(xn.Linear(4, 3), xn.Dropout(0.0))
+    still(theta, x, training=True)
+    assert message(ValueError, xn.Dropout(0.5), theta[:0], x, training=True).startswith("Dropout draws")
+
+
+@pytest.mark.parametrize("key", [np.int64(5), np.uint8(5), np.array(5), 5 + 2**32, 5 - 2**40])
+def test_any_integer_is_a_key_and_means_the_same(backend, key):
+    theta, x = backend.asarray([]), backend.asarray(np.ones((4, 50)))
+    expected, _ = xn.Dropout(0.5)(theta, x, training=True, key=5)
+    assert_close(backend, xn.Dropout(0.5)(theta, x, training=True, key=key)[0], expected, multiple=0)

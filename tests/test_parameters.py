@@ -139,7 +139,26 @@ def test_parts_that_were_made_anew_are_put_between_the_rest(backend):
     assert parts.put(backend.xp, vector, old, old) is vector
 
 
-@pytest.mark.parametrize("seed", [-1, 2**64, 0.5])
+@pytest.mark.parametrize("seed", [-1, 2**64, 0.5, True, np.array(False), "1", None, np.float64(1)])
 def test_a_seed_that_is_none(seed):
-    with pytest.raises(ValueError, match="seed must be an integer"):
+    with pytest.raises(ValueError, match=r"^seed must be an integer in 0..2\*\*64-1, got "):
         NET.init(seed, "numpy")
+
+
+@pytest.mark.parametrize("seed", [np.int64(7), np.uint8(7), np.array(7)])
+def test_a_seed_of_any_kind(seed):
+    assert NET.init(seed, "numpy").tolist() == NET.init(7, "numpy").tolist()
+
+
+def test_a_parameter_checks_what_it_is_given():
+    assert Parameter("w", [np.int64(2), 3], "he") == Parameter("w", (2, 3), parameters.he)
+    for shape in ((2, -1), (2.0,), (True, 2)):
+        with pytest.raises(ValueError, match=r'^Parameter "w": shape must be an integer of at least 0, got '):
+            Parameter("w", shape)
+
+
+@pytest.mark.parametrize("values", [np.ones((2, 3)), np.ones(6), 1.0, np.ones((3, 2, 1))])
+def test_an_initializer_that_returns_another_shape(values):
+    net = xn.Sequential(xn.Linear(3, 2, initializer=lambda rng, shape: values))
+    with pytest.raises(xn.ShapeError, match=r'the initializer of "0.weight" must return shape \(3, 2\), got \('):
+        net.init(0, "numpy")

@@ -1,5 +1,7 @@
 import math
+import re
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -103,3 +105,56 @@ class Short:
 def test_cosine_is_final_for_ever_after():
     assert cosine(0.1, steps=5, final=0.02)(10**9) == pytest.approx(0.02)
     assert math.isclose(cosine(0.1, steps=5)(5), 0.0, abs_tol=1e-17)
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: constant(math.nan), "constant: lr must be a number of at least 0, got nan"),
+        (lambda: constant(-0.1), "constant: lr must be a number of at least 0, got -0.1"),
+        (lambda: constant(math.inf), "constant: lr must be a finite number of at least 0, got inf"),
+        (lambda: constant("0.1"), "constant: lr must be a number of at least 0, got '0.1'"),
+        (lambda: constant(True), "constant: lr must be a number of at least 0, got True"),
+        (lambda: constant(constant(0.1)), "constant: lr must be a number of at least 0, got constant(lr=0.1)"),
+        (lambda: step_decay(0.1, every=0), "step_decay: every must be an integer of at least 1, got 0"),
+        (lambda: step_decay(0.1, every=2.5), "step_decay: every must be an integer of at least 1, got 2.5"),
+        (lambda: step_decay(0.1, 5, factor=-1), "step_decay: factor must be a number of at least 0, got -1"),
+        (lambda: cosine(0.1, steps=0), "cosine: steps must be an integer of at least 1, got 0"),
+        (lambda: cosine(0.1, steps=-5), "cosine: steps must be an integer of at least 1, got -5"),
+        (lambda: cosine(0.1, 5, final=math.nan), "cosine: final must be a number of at least 0, got nan"),
+        (lambda: warmup(0.1, steps=0), "warmup: steps must be an integer of at least 1, got 0"),
+        (lambda: warmup(np.float32(-1), 5), "warmup: lr must be a number of at least 0, got -1.0"),
+        (lambda: one_cycle(0.1, steps=True), "one_cycle: steps must be an integer of at least 1, got True"),
+        (
+            lambda: one_cycle(0.1, 5, rise=1.5),
+            "one_cycle: rise must be a number of at least 0 and of at most 1, got 1.5",
+        ),
+        (lambda: one_cycle(0.1, 5, start=0), "one_cycle: start must be a number above 0, got 0"),
+        (lambda: one_cycle(0.1, 5, end=-2), "one_cycle: end must be a number above 0, got -2"),
+    ],
+)
+def test_settings_are_checked_when_a_schedule_is_made(make, text):
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        make()
+
+
+def test_settings_are_kept_as_pythons_own():
+    made = one_cycle(np.float32(0.5), np.int64(10), rise=np.array(0.25), start=2, end=np.float64(4))
+    assert made == one_cycle(0.5, 10, 0.25, 2.0, 4.0)
+    assert {type(value) for value in vars(made).values()} == {int, float}
+    inner = cosine(0.1, steps=5)
+    assert warmup(inner, steps=np.int32(3)).lr is inner
+
+
+def test_ends_as_small_as_they_come_divide_nothing_by_zero():
+    assert one_cycle(1e-3, 5, start=1e-200, end=1e-200)(0) == pytest.approx(1e197)
+
+
+@pytest.mark.parametrize("value", [np.float32(0.25), np.array(0.25), np.float64(0.25), 0.25])
+def test_what_a_schedule_returns_may_be_any_number(value):
+    got = rate(lambda step: value, 3)
+    assert got == 0.25
+    assert type(got) is float

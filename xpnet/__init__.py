@@ -135,3 +135,7 @@ if not TYPE_CHECKING:  # or a type checker would take every name for one that is
 
         module = import_module(LATER[name])
         return getattr(module, name, module)
+
+    def __dir__() -> list[str]:
+        """List what is here and what is imported when it is first asked for."""
+        return sorted({*globals(), *__all__})

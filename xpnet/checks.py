@@ -47,12 +47,51 @@ def number(
     raise ValueError(f"{who}: {name} must be {f'{kind} {words}'.rstrip()}, got {shown(given)}")
 
 
+def numbers(who: str, name: str, value: Any) -> Any:
+    """Return a number as a float, and an array or a list of numbers as tuples of floats, nested as its axes are."""
+    value = np.asarray(value) if hasattr(value, "shape") and not hasattr(value, "tolist") else value
+    nested = value.tolist() if hasattr(value, "tolist") else value
+    if not isinstance(nested, (list, tuple)):
+        return number(who, name, value)
+    rows = tuple(numbers(who, name, row) for row in nested)
+    if not rows or len({extent(row) for row in rows}) > 1:
+        raise ValueError(f"{who}: {name} must be a number or an array of numbers, got {shown(value)}")
+    return rows
+
+
+def extent(value: Any) -> tuple[int, ...]:
+    """Return the shape of what `numbers` returns: () of a float."""
+    return (len(value), *extent(value[0])) if isinstance(value, tuple) else ()
+
+
+def flag(who: str, name: str, value: Any) -> bool:
+    """Return True or False, NumPy's too; ValueError for anything else."""
+    given = plain(value)
+    if not isinstance(given, bool):
+        raise ValueError(f"{who}: {name} must be True or False, got {shown(given)}")
+    return given
+
+
+def seed(value: Any) -> int:
+    """Return a seed as an int; ValueError if it is no integer in 0..2⁶⁴−1."""
+    given = plain(value)
+    if not _is(Integral, given) or not 0 <= given < 2**64:
+        raise ValueError(f"seed must be an integer in 0..2**64-1, got {shown(given)}")
+    return int(given)
+
+
 def precision(who: str, dtype: Any) -> str:
     """Return "float32" or "float64", given by that name or as a library's type; ValueError for any other."""
     name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", str(dtype).rpartition(".")[2])
     if name not in PRECISIONS:
         raise ValueError(f'{who}: dtype must be "float32" or "float64", got {shown(dtype)}')
     return str(name)
+
+
+def settle(settings: Any, **values: Any) -> None:
+    """Put checked values in place of those that a frozen dataclass was given."""
+    for name, value in values.items():
+        object.__setattr__(settings, name, value)
 
 
 def plain(value: Any) -> Any:

@@ -13,6 +13,8 @@ import numpy as np
 
 from xpnet import random
 from xpnet.arrays import Array, Namespace, Vector
+from xpnet.checks import integer, settle
+from xpnet.errors import ShapeError
 
 Shape: TypeAlias = tuple[int, ...]
 Initializer: TypeAlias = Callable[[np.random.Generator, Shape], np.ndarray]
@@ -47,7 +49,7 @@ def find_initializer(name: str | Initializer) -> Initializer:
     """Return the initializer of that name, or the function itself; ValueError lists the known names."""
     if callable(name):
         return name
-    if name not in INITIALIZERS:
+    if not isinstance(name, str) or name not in INITIALIZERS:
         raise ValueError(f"unknown initializer {name!r}: choose one of {', '.join(INITIALIZERS)}, or pass a function")
     return INITIALIZERS[name]
 
@@ -59,6 +61,11 @@ class Parameter:
     name: str
     shape: Shape
     init: Initializer = zeros
+
+    def __post_init__(self) -> None:
+        who = f'Parameter "{self.name}"'
+        shape = tuple(integer(who, "shape", size, least=0) for size in self.shape)
+        settle(self, shape=shape, init=find_initializer(self.init))
 
     def named(self, prefix: object) -> "Parameter":
         """Return the same parameter one level up: `weight` becomes `0.weight`."""
@@ -103,7 +110,10 @@ def draw(windows: Sequence[Window], seed: int, dtype: str = "float64") -> np.nda
     """Draw the host's θ: each window from a stream of its own, in float64, keyed by the seed and the window's name."""
     theta = np.empty(windows[-1].stop if windows else 0, dtype=dtype)
     for window in windows:
-        values = window.parameter.init(random.generator(seed, window.name), window.shape)
+        values = np.asarray(window.parameter.init(random.generator(seed, window.name), window.shape))
+        if values.shape != window.shape:
+            came = f"must return shape {window.shape}, got {values.shape}"
+            raise ShapeError(f'the initializer of "{window.name}" {came}')
         theta[window.start : window.stop] = values.reshape(-1)
     return theta
 

@@ -11,6 +11,7 @@ from hashlib import blake2b
 
 import numpy as np
 
+from xpnet import checks
 from xpnet.arrays import Array, Namespace
 
 
@@ -22,9 +23,8 @@ def digest(text: str, bits: int = 64) -> int:
 
 def generator(seed: int, purpose: str) -> np.random.Generator:
     """Return the host's generator for one purpose (`"0.weight"`, `"shuffle/3"`): Philox keyed by seed and purpose."""
-    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
-        raise ValueError(f"seed must be an integer in 0..2**64-1, got {seed!r}")
-    return np.random.Generator(np.random.Philox(key=np.asarray([seed, digest(purpose)], dtype=np.uint64)))
+    words = [checks.seed(seed), digest(purpose)]
+    return np.random.Generator(np.random.Philox(key=np.asarray(words, dtype=np.uint64)))
 
 
 def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
@@ -35,6 +35,13 @@ def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
 def step_key(seed: int, step: int) -> int:
     """Return the key of one training step, an integer in [−2³¹, 2³¹), from which the step's masks are hashed."""
     return int.from_bytes(blake2b(b"%d/%d" % (seed, step), digest_size=4).digest(), "little", signed=True)
+
+
+def mask_key(key: int | Array | None, who: str) -> int | Array:
+    """Return the key of a mask: an integer brought into [−2³¹, 2³¹), an array as it is; ValueError for None."""
+    if key is None:
+        raise ValueError(f"{who} draws a new mask at each step of training: pass key=…, another integer each time")
+    return (int(key) + 2**31) % 2**32 - 2**31 if isinstance(key, (int, np.integer, np.ndarray)) else key
 
 
 def hash32(x: Array) -> Array:

@@ -8,10 +8,15 @@ are frozen dataclasses, so that they can be compared, printed and stored as data
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
+
+from xpnet.checks import integer, number, settle
 
 Schedule: TypeAlias = Callable[[int], float]
+
+LIMITS: dict[str, dict[str, float]] = {"rise": {"least": 0, "most": 1}, "start": {"above": 0}, "end": {"above": 0}}
+"""What a number must be where "not negative" is not enough."""
 
 
 def rate(lr: float | Schedule, step: int) -> float:
@@ -19,8 +24,22 @@ def rate(lr: float | Schedule, step: int) -> float:
     return float(lr(step) if callable(lr) else lr)
 
 
+class _Checked:
+    """A schedule whose settings are looked at when it is made; ValueError names one that cannot be."""
+
+    def __post_init__(self) -> None:
+        settings: Any = self  # a dataclass
+        settle(self, **{field.name: self._checked(field.name) for field in fields(settings)})
+
+    def _checked(self, name: str) -> Any:
+        who, value = type(self).__name__, getattr(self, name)
+        if name in ("steps", "every"):
+            return integer(who, name, value)
+        return number(who, name, value, **LIMITS.get(name, {"least": 0}))
+
+
 @dataclass(frozen=True)
-class constant:
+class constant(_Checked):
     """η(t) = lr"""
 
     lr: float
@@ -30,7 +49,7 @@ class constant:
 
 
 @dataclass(frozen=True)
-class step_decay:
+class step_decay(_Checked):
     """η(t) = lr · factor^⌊t / every⌋"""
 
     lr: float
@@ -42,7 +61,7 @@ class step_decay:
 
 
 @dataclass(frozen=True)
-class cosine:
+class cosine(_Checked):
     """η(t) = final + ½ (lr − final) (1 + cos(π t / steps)), then final        (Loshchilov & Hutter, ICLR 2017)"""
 
     lr: float
@@ -55,7 +74,7 @@ class cosine:
 
 
 @dataclass(frozen=True)
-class warmup:
+class warmup(_Checked):
     """η(t) = lr · (t + 1) / steps while t < steps, then lr(t − steps)        (Goyal et al., 2017, section 2.2)
 
     `lr` is a number or another schedule: `warmup(cosine(1e-3, steps=5000), steps=500)`.
@@ -64,6 +83,9 @@ class warmup:
     lr: float | Schedule
     steps: int
 
+    def _checked(self, name: str) -> Any:
+        return self.lr if name == "lr" and callable(self.lr) else super()._checked(name)
+
     def __call__(self, step: int) -> float:
         if step < self.steps:
             return rate(self.lr, 0) * (step + 1) / self.steps
@@ -71,7 +93,7 @@ class warmup:
 
 
 @dataclass(frozen=True)
-class one_cycle:
+class one_cycle(_Checked):
     """η rises from lr/start to lr for the first `rise` of the steps, then falls to lr/(start·end), each half a cosine.
 
     `lr` is the highest rate. (Smith & Topin, "Super-convergence", 2018, with cosines for straight lines)
@@ -84,7 +106,7 @@ class one_cycle:
     end: float = 1e4
 
     def __call__(self, step: int) -> float:
-        first, last = self.lr / self.start, self.lr / (self.start * self.end)
+        first, last = self.lr / self.start, self.lr / self.start / self.end
         peak = self.rise * self.steps - 1
         if step < peak:
             low, high, done = first, self.lr, step / peak

@@ -1,7 +1,7 @@
 """The switch: which array library, on which device.
 
-    xn.use("cupy")                     from here on
-    with xn.use("torch:cuda:0"): ...   for a while
+    xn.use("cupy")                     from here on, in every thread that has not chosen for itself
+    with xn.use("torch:cuda:0"): ...   for a while, in this thread or asyncio task alone
     XPNET_BACKEND=jax python train.py  from outside
     net.init(backend="strict")         here alone
 
@@ -9,13 +9,18 @@ This package is the only place that names an array library, and imports one only
 """
 
 import os
+import sys
 from collections.abc import Sequence
+from contextvars import ContextVar
 from functools import lru_cache
 from importlib import import_module
-from typing import Any, NamedTuple
+from importlib.util import find_spec
+from threading import Lock
+from typing import Any, NamedTuple, TypeAlias
 
 from xpnet.arrays import Array, describe
 from xpnet.backends.base import Backend, library_version
+from xpnet.checks import shown
 from xpnet.errors import BackendError
 
 __all__ = ["Backend", "available_backends", "backend", "backend_of", "use"]
@@ -23,23 +28,55 @@ __all__ = ["Backend", "available_backends", "backend", "backend_of", "use"]
 LIBRARIES = ("numpy", "cupy", "torch", "jax", "strict")
 ALIASES = {"cuda": "cupy", "gpu": "cupy"}
 
-_current: str | Backend | None = None
+IMPORTED = {"strict": "array_api_strict"}
+PENDING = 64
+"""How many statements are remembered: only those that a `with` has still to take back need be, one a thread."""
+
+Level: TypeAlias = "tuple[use | None, ...]"
+"""Who opened it, then who spoke in it; the last counts."""
+
+_process: Level = (None,)
+_blocks: ContextVar[tuple[Level, ...]] = ContextVar("xpnet_blocks", default=())
+_lock = Lock()
 
 
 class use:
-    """Choose the backend for all that follows, or, as a context manager, for the block."""
+    """Choose the backend for all that follows, or, as a context manager, for the block.
+
+    A statement holds for every thread that is in no block; inside a block it holds until the block ends. A block holds
+    for its own thread or asyncio task; threads that are started in it begin outside (`contextvars.copy_context().run`
+    carries it over).
+    """
 
     def __init__(self, name: str | Backend) -> None:
-        global _current
-        backend(name)
-        self._before, _current = _current, name
+        global _process
+        self.backend = backend(name)
+        blocks = _blocks.get()
+        if blocks:
+            _blocks.set((*blocks[:-1], _spoken(blocks[-1], self)))
+            return
+        with _lock:
+            _process = _spoken(_process, self)
 
     def __enter__(self) -> Backend:
-        return backend()
+        global _process
+        with _lock:  # it was no statement
+            _process = _unspoken(_process, self)
+        _blocks.set((*(_unspoken(level, self) for level in _blocks.get()), (self,)))
+        return self.backend
 
     def __exit__(self, *exception: object) -> None:
-        global _current
-        _current = self._before
+        blocks = _blocks.get()
+        own = [k for k, level in enumerate(blocks) if level[0] is self][-1:]
+        _blocks.set(tuple(level for k, level in enumerate(blocks) if k not in own))
+
+
+def _spoken(level: Level, speaker: use) -> Level:
+    return (level[0], *level[1:][1 - PENDING :], speaker)
+
+
+def _unspoken(level: Level, speaker: use) -> Level:
+    return (level[0], *(other for other in level[1:] if other is not speaker))
 
 
 def backend(name: str | Backend | None = None) -> Backend:
@@ -49,10 +86,16 @@ def backend(name: str | Backend | None = None) -> Backend:
     `"gpu"` mean CuPy. `"auto"` takes CuPy if a GPU really answers, else NumPy, and `.reason` says why.
     BackendError if the name is unknown, or names a backend that cannot be used here: it never falls back.
     """
-    chosen = name or _current or os.environ.get("XPNET_BACKEND") or "auto"
-    if isinstance(chosen, Backend):
-        return chosen
-    return _auto() if chosen == "auto" else _open(chosen)
+    if isinstance(name, Backend):
+        return name
+    if name is None:
+        speaker = (_process, *_blocks.get())[-1][-1]
+        if speaker is not None:
+            return speaker.backend
+        name = os.environ.get("XPNET_BACKEND") or "auto"
+    if not isinstance(name, str):
+        raise TypeError(f'expected a backend or its name, such as "numpy" or "torch:cuda:0", got {shown(name)}')
+    return _auto() if name == "auto" else _open(name)
 
 
 def available_backends() -> dict[str, list[str]]:
@@ -88,16 +131,19 @@ class Report(NamedTuple):
 
 def examine() -> list[Report]:
     """Try every library: its version if it is installed, its devices, or why it cannot be used and what to do."""
-    reports = []
-    for library in LIBRARIES:
-        try:
-            _open(library)
-            module = _library(library)
-            devices, problem, details = list(module.devices()), None, list(getattr(module, "details", list)())
-        except BackendError as error:
-            devices, problem, details = [], str(error), []
-        reports.append(Report(library, library_version(library), devices, problem, details))
-    return reports
+    return [_report(library) for library in LIBRARIES]
+
+
+def _report(library: str) -> Report:
+    version, devices, problem, details = None, [], None, []
+    try:
+        version = library_version(library)
+        _open(library)
+        module = _library(library)
+        devices, details = list(module.devices()), list(getattr(module, "details", list)())
+    except Exception as error:
+        problem = str(error) if isinstance(error, BackendError) else _broken(library, error)
+    return Report(library, version, devices, problem, details)
 
 
 @lru_cache(maxsize=64)
@@ -106,7 +152,26 @@ def _open(name: str) -> Backend:
     library = ALIASES.get(library, library)
     if library not in LIBRARIES:
         raise BackendError(f'unknown backend "{name}": choose one of auto, {", ".join(LIBRARIES)}')
-    return _library(library).connect(device)  # type: ignore[no-any-return]
+    return _connect(library, device)
+
+
+def _connect(library: str, device: str) -> Backend:
+    """Return the backend; BackendError also where the library is installed, but raises when it is imported or tried."""
+    try:
+        module = IMPORTED.get(library, library)
+        if module not in sys.modules and find_spec(module):
+            import_module(module)
+        return _library(library).connect(device)  # type: ignore[no-any-return]
+    except BackendError:
+        raise
+    except Exception as error:
+        raise BackendError(_broken(library, error)) from error
+
+
+def _broken(library: str, error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if any(map(str.isalpha, line))]
+    first = ": ".join([type(error).__name__, *lines[:1]])
+    return f"{library} is installed, but does not work here ({first}): reinstall it, or use another backend"
 
 
 def _library(library: str) -> Any:
@@ -116,10 +181,10 @@ def _library(library: str) -> Any:
 @lru_cache(maxsize=1)
 def _auto() -> Backend:
     try:
-        chosen: Backend = _library("cupy").connect("")
+        chosen: Backend = _connect("cupy", "")
         reason = "chosen by auto, because a CUDA device answered"
     except BackendError as error:
-        chosen = _library("numpy").connect("")
+        chosen = _connect("numpy", "")
         reason = f"chosen by auto, because {error}"
     chosen.reason = reason
     return chosen

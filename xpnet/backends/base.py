@@ -94,6 +94,10 @@ class Backend:
     def _place(self, host: np.ndarray, copy: bool | None) -> Array:
         return self.xp.asarray(host, device=self.device, copy=copy)
 
+    def constant(self, values: Any, dtype: Any) -> Array:
+        """Return a layer's own numbers, nested tuples of floats, as an array on this device."""
+        return self.xp.asarray(values, dtype=dtype, device=self.device)
+
     def asnumpy(self, array: Array) -> np.ndarray:
         """Bring an array home to the host's memory."""
         return np.asarray(array)
@@ -196,6 +200,17 @@ class Backend:
 
 class InPlaceBackend(Backend):
     """A library whose arrays can be written: gradients land in their windows, rules overwrite their state."""
+
+    @cached_property
+    def _constants(self) -> dict[Any, Array]:
+        """Made once and kept: a captured graph reads them where they lie, and may ask the host for nothing."""
+        return {}
+
+    def constant(self, values: Any, dtype: Any) -> Array:
+        """Return a layer's own numbers, nested tuples of floats, as an array on this device, always the same one."""
+        if (values, dtype) not in self._constants:
+            self._constants[values, dtype] = super().constant(values, dtype)
+        return self._constants[values, dtype]
 
     def join(self, theta: Array, windows: Sequence[Window]) -> tuple[tuple[Array, ...], Callable[..., Array]]:
         """Return the windows of an empty gradient vector, and the function that copies in what was not written."""

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache, lru_cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -68,15 +69,33 @@ def host_bits() -> dict[str, str]:
     return {"subnormals": "flushed" if _libm() else "swept", "threads": str(os.cpu_count())}
 
 
-@contextmanager
-def one_thread(get: Callable[[], int], put: Callable[[int], Any]) -> Iterator[None]:
-    """Let a library use one thread, given the functions that read and set its number."""
-    before = get()
-    put(1)
-    try:
-        yield
-    finally:
-        put(before)
+class OneThread:
+    """Let a library use one thread, given the functions that read and set its number; calls may overlap in threads.
+
+    Where the number is the process's, the first in notes it and the last out puts it back. Where each thread has its
+    own (`apart`), each puts its own back; one that begins among others has inherited their 1, and gets what they had.
+    """
+
+    def __init__(self, get: Callable[[], int], put: Callable[[int], Any], apart: bool = False) -> None:
+        self.get, self.put, self.apart = get, put, apart
+        self.lock, self.inside, self.before = Lock(), 0, 1
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Return the context."""
+        with self.lock:
+            own = self.get()
+            self.put(1)
+            if not self.inside:
+                self.before = own
+            self.inside += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.inside -= 1
+                if self.apart or not self.inside:
+                    self.put(own if self.apart and own > 1 else self.before)
 
 
 @contextmanager

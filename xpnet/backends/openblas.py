@@ -1,33 +1,37 @@
 """OpenBLAS, which does the products in NumPy's wheels: how many threads it takes, and which processor it sees."""
 
 import ctypes
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from xpnet.backends.host import one_thread
+from xpnet.backends.host import OneThread
 
 
-def one_blas_thread() -> AbstractContextManager[Any]:
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
     """Do NumPy's products on one thread: in the OpenBLAS of NumPy's wheels, else by threadpoolctl if installed."""
-    if openblas := library():
-        return one_thread(openblas.scipy_openblas_get_num_threads64_, openblas.scipy_openblas_set_num_threads64_)
-    if controller := _threadpools():
-        limit: AbstractContextManager[Any] = controller.limit(limits=1, user_api="blas")
-        return limit
-    return nullcontext()
+    with ExitStack() as stack:
+        for one in _pools():
+            stack.enter_context(one())
+        yield
 
 
 @cache
-def _threadpools() -> Any:
+def _pools() -> list[OneThread]:
+    """Return the pools of threads that NumPy's products may run on."""
+    if openblas := library():
+        return [OneThread(openblas.scipy_openblas_get_num_threads64_, openblas.scipy_openblas_set_num_threads64_)]
     try:
         from threadpoolctl import ThreadpoolController
     except ImportError:
-        return None
-    return ThreadpoolController()
+        return []
+    found = ThreadpoolController().select(user_api="blas").lib_controllers
+    return [OneThread(pool.get_num_threads, pool.set_num_threads) for pool in found]
 
 
 @cache

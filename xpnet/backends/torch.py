@@ -1,6 +1,6 @@
 """PyTorch as an array library: its arrays and devices, none of its autograd."""
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 try:
@@ -13,7 +13,7 @@ import numpy as np
 
 from xpnet.arrays import Array
 from xpnet.backends.base import Apply, Gate, InPlaceBackend, Numbers, Rule, Run, Step, Vectors
-from xpnet.backends.host import calmly, one_thread
+from xpnet.backends.host import OneThread, calmly
 from xpnet.backends.numpy import NumpyBackend
 from xpnet.errors import BackendError
 
@@ -78,7 +78,12 @@ class TorchBackend(InPlaceBackend):
         run = super().compile(step)
         if self.device.type != "cpu":
             return run
-        return calmly(run, lambda: one_thread(torch.get_num_threads, torch.set_num_threads))
+        return calmly(run, _one_thread())
+
+
+@cache
+def _one_thread() -> OneThread:
+    return OneThread(torch.get_num_threads, torch.set_num_threads, apart=True)
 
 
 def connect(device: str) -> TorchBackend:

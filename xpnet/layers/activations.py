@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from xpnet.arrays import Array, exp_shifted, sigmoid
+from xpnet.checks import number, settle
 from xpnet.layers.base import Context, Layer, Params, Pullback
 
 
@@ -29,6 +30,9 @@ class LeakyReLU(Layer):
     """y = x where x > 0, else slope·x        dx = dy where x > 0, else slope·dy        (Maas et al., ICML 2013)"""
 
     slope: float = 0.01
+
+    def __post_init__(self) -> None:
+        settle(self, slope=number("LeakyReLU", "slope", self.slope))
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Pullback]:
         """Return x, its negative part scaled down, and the pullback."""
@@ -94,12 +98,8 @@ class GELU(Layer):
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Pullback]:
         """Return the value and its pullback."""
-        xp, c, k, far = (
-            ctx.xp,
-            math.sqrt(2.0 / math.pi),
-            0.044715,
-            1e2,
-        )  # beyond ±far, t is ±1 in any precision
+        xp, c, k = ctx.xp, math.sqrt(2.0 / math.pi), 0.044715
+        far = 1e2  # beyond ±far, t is ±1 in any precision
         low = xp.maximum(x, -far)
         near = xp.minimum(low, far)
         square = near * near

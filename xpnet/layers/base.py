@@ -23,8 +23,8 @@ class Context:
 
     backend: Backend
     training: bool = False
-    key: int | Array = 0
-    """A hash of the seed and the step, from which random masks are made."""
+    key: int | Array | None = None
+    """A hash of the seed and the step, from which random masks are made (`random.mask_key`)."""
     buffers: dict[str, Array] = field(default_factory=dict)
     """Running statistics by path; a forward pass in training rebinds them, and the training step carries them."""
     watch: Callable[[str, Array], None] | None = None
@@ -96,7 +96,7 @@ class Layer(ABC):
         x: Array,
         training: bool = False,
         *,
-        key: int | Array = 0,
+        key: int | Array | None = None,
         buffers: dict[str, Array] | None = None,
         watch: Callable[[str, Array], None] | None = None,
         backend: Backend | None = None,
@@ -104,8 +104,8 @@ class Layer(ABC):
         """Return f(θ, x) and the pullback, `backward(dy) -> dθ`, which can be called once.
 
         θ is one flat vector or the tuple of its windows, and dθ is of the same kind. Integer input is read as numbers
-        of θ's precision. `training` turns dropout on, `key` chooses its mask.
-        ShapeError or TypeError if θ or x does not fit.
+        of θ's precision. `training` turns dropout on, which needs a `key`: an integer, another one at each step.
+        ShapeError or TypeError if θ or x does not fit; ValueError where dropout finds no key.
         """
         backend = backend or backend_of((*theta, x)[0] if isinstance(theta, tuple) else theta)
         x = self._admit(theta, x, backend)

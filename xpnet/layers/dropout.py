@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from xpnet.arrays import Array
+from xpnet.checks import number, settle
 from xpnet.layers.base import Context, Layer, Params, Pullback
-from xpnet.random import bernoulli
+from xpnet.random import bernoulli, mask_key
 
 
 @dataclass(frozen=True)
@@ -18,14 +19,14 @@ class Dropout(Layer):
     p: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.p < 1.0:
-            raise ValueError(f"Dropout(p): p must be in 0 ≤ p < 1, got {self.p}")
+        settle(self, p=number("Dropout", "p", self.p, least=0, below=1))
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Pullback]:
         """Return x with some elements dropped and the others scaled up, and the pullback."""
         if not ctx.training or self.p == 0.0:
             return x, lambda dy, need_dx=True, out=(): (dy, ())
-        dropped = ctx.backend.native(bernoulli)(ctx.xp, x.shape, self.p, ctx.key, ctx.path, ctx.device)
+        key = mask_key(ctx.key, f"Dropout at layer {ctx.path}" if ctx.path else "Dropout")
+        dropped = ctx.backend.native(bernoulli)(ctx.xp, x.shape, self.p, key, ctx.path, ctx.device)
         factor = ctx.xp.astype(~dropped, x.dtype)
         factor *= 1.0 / (1.0 - self.p)
 

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from xpnet.arrays import Array
+from xpnet.checks import flag, integer, settle
 from xpnet.errors import ShapeError
 from xpnet.layers.base import Context, Layer, Params, Pullback
 from xpnet.parameters import Initializer, Parameter, Shape, find_initializer
@@ -24,10 +25,8 @@ class Linear(Layer):
     initializer: str | Initializer = "normal"
 
     def __post_init__(self) -> None:
-        for name in ("nin", "nout"):
-            size = getattr(self, name)
-            if not isinstance(size, int) or size < 1:
-                raise ValueError(f"Linear({self.nin}, {self.nout}): {name} must be an integer of at least 1")
+        nin, nout = integer("Linear", "nin", self.nin), integer("Linear", "nout", self.nout)
+        settle(self, nin=nin, nout=nout, bias=flag("Linear", "bias", self.bias))
         find_initializer(self.initializer)
 
     def __str__(self) -> str:
@@ -42,9 +41,12 @@ class Linear(Layer):
         """(N, I) -> (N, O)."""
         if len(shape) == 2 and shape[1] == self.nin:
             return (shape[0], self.nout)
-        if len(shape) > 2 and math.prod(shape[1:]) == self.nin:
+        features = math.prod(shape[1:])
+        if len(shape) > 2 and features == self.nin:
             remedy = "add Flatten() before it"
-        elif len(shape) == 1:
+        elif len(shape) > 2:
+            remedy = f"it takes 2 axes, not {len(shape)}, and Flatten() would make {features} features of the rest"
+        elif len(shape) < 2:
             remedy = "give it a batch, one sample a row"
         else:
             remedy = f"the layer before it or the data must have {self.nin} features"

@@ -2,8 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
-from xpnet.arrays import Array
+from xpnet.arrays import Array, is_floating
+from xpnet.checks import extent, numbers, settle
+from xpnet.errors import ShapeError
 from xpnet.layers.base import Context, Layer, Params, Pullback
 from xpnet.parameters import Shape
 
@@ -30,19 +33,50 @@ class Flatten(Layer):
 class Scale(Layer):
     """y = factor · x + shift        dx = factor · dy
 
-    `Scale(1/255)` makes numbers in 0..1 of raw bytes; it has no parameters and learns nothing.
+    `Scale(1/255)` makes numbers in 0..1 of raw bytes; it has no parameters and learns nothing. Arrays of a sample's
+    last axes scale each feature by its own: `Scale(1 / x.std(0), -x.mean(0) / x.std(0))`; they are kept as tuples.
     """
 
-    factor: float
-    shift: float = 0.0
+    factor: Any
+    shift: Any = 0.0
+
+    def __post_init__(self) -> None:
+        settle(self, factor=numbers("Scale", "factor", self.factor), shift=numbers("Scale", "shift", self.shift))
+
+    def __str__(self) -> str:
+        names = (f"{name}={_named(value)}" for name, value in vars(self).items() if name in ("factor", "shift"))
+        return f"Scale({', '.join(names)})"
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the same shape; ShapeError if factor or shift has axes that a sample has not."""
+        for own in (extent(self.factor), extent(self.shift)):
+            last = shape[max(1, len(shape) - len(own)) :]
+            if len(own) > len(last) or any(a not in (1, b) for a, b in zip(own, last, strict=True)):
+                raise ShapeError(f"expects samples whose last axes are {own}, got {shape}", who=str(self))
+        return shape
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Pullback]:
         """Return factor · x + shift and its pullback."""
-        y = x * self.factor
+        factor, shift = _setting(self.factor, x, ctx), _setting(self.shift, x, ctx)
+        y = x * factor
         if self.shift:
-            y += self.shift
+            y += shift
 
         def backward(dy: Array, need_dx: bool = True, out: Params = ()) -> tuple[Array, Params]:
-            return dy * self.factor, ()
+            return dy * factor, ()
 
         return y, backward
+
+
+def _named(value: Any) -> str:
+    """A number itself, of an array its shape."""
+    return f"array{extent(value)}" if isinstance(value, tuple) else str(value)
+
+
+def _setting(value: Any, x: Array, ctx: Context) -> Any:
+    """The number itself, or the numbers as an array beside x."""
+    if not isinstance(value, tuple):
+        return value
+    if not is_floating(ctx.xp, x):
+        raise TypeError(f"Scale by an array multiplies floating-point numbers, got {x.dtype}: cast them first")
+    return ctx.backend.constant(value, x.dtype)
