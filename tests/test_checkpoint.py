@@ -4,7 +4,6 @@ import os
 import re
 import stat
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest

@@ -6,7 +6,7 @@ lies on θ, and `split` gives the windows as arrays.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -59,10 +59,12 @@ class Parameter:
     name: str
     shape: Shape
     init: Initializer = zeros
+    axes: tuple[int, ...] = ()
+    """The order of its axes in PyTorch, where that is another: (1, 0) for a weight (I, O) that is (O, I) there."""
 
     def named(self, prefix: object) -> "Parameter":
         """Return the same parameter one level up: `weight` becomes `0.weight`."""
-        return Parameter(f"{prefix}.{self.name}", self.shape, self.init)
+        return replace(self, name=f"{prefix}.{self.name}")
 
 
 @dataclass(frozen=True)

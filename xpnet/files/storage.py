@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import os
-import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate, groupby
@@ -23,28 +22,25 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from xpnet.errors import CheckpointError
-from xpnet.files.writer import KINDS, PATH, check, write
+from xpnet.files.looks import WEIGHTS, looks_like, opened
+from xpnet.files.writer import PATH, check, write
 
-__all__ = ["VERSION", "check", "decode", "encode", "joined", "read", "write"]
+__all__ = ["VERSION", "check", "decode", "encode", "joined", "plain", "read", "tensors", "write"]
 
 VERSION = "0.1.0"
 """xpnet's own version, known where no package metadata are installed."""
 FORMAT = "xpnet 1"
 TYPES = {"F32": "<f4", "F64": "<f8"}
+MORE = {"BF16": "<u2", "F16": "<f2", "BOOL": "?", "C64": "<c8"} | {
+    f"{kind.upper()}{8 * size}": f"<{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)
+}
+"""Types that other programs' files may have; bfloat16 is the upper half of float32."""
 NAMES = {np.dtype(code): name for name, code in TYPES.items()}
 LIMIT = 100_000_000
 """Bytes that a header may have, in xpnet and in the safetensors library."""
 BLOCK = 1 << 22
 """Bytes that are read at a time."""
 DAMAGED = "its checksum is wrong: it was damaged or changed"
-BEGINNINGS = {
-    b"PK\3\4": "a zip archive, as torch.save and numpy.savez write it",
-    b"\x80": "a pickle, which can hold code and is not read",
-    b"\x93NUMPY": "a NumPy file",
-    b"\x89HDF": "an HDF5 file",
-    b"\x1f\x8b": "a gzipped file",
-}
-WEIGHTS = "weights alone come in by xpnet.interop.torch.load_weights(model, path), from safetensors"
 
 
 class Entry(NamedTuple):
@@ -65,31 +61,49 @@ def encode(description: str, arrays: Mapping[str, np.ndarray]) -> Iterator[tuple
 
     The checksum in the header is computed while the arrays are on their way to the disk.
     """
+    entries, pieces = _laid_out(arrays)
+    hashes = [hashlib.sha256() for _ in pieces]
+    with _hashing() as update:
+        for one, piece in zip(hashes, pieces, strict=True):
+            update(one, piece)
+        head = _head(entries, {"format": FORMAT, "model": description, "sha256": "0" * 64})
+        yield 0, head
+        yield from _placed(head, entries, pieces)
+    digest = _digest(description, entries, [one.hexdigest() for one in hashes])
+    yield 0, _head(entries, {"format": FORMAT, "model": description, "sha256": digest})
+
+
+def plain(arrays: Mapping[str, np.ndarray]) -> Iterator[tuple[int, Any]]:
+    """Yield a file of arrays alone, for other programs."""
+    entries, pieces = _laid_out(arrays)
+    head = _head(entries, None)
+    yield 0, head
+    yield from _placed(head, entries, pieces)
+
+
+def _laid_out(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """Return what the header says of each array, and their bytes, end to end."""
     entries, pieces, place = {}, [], 0
     for name, array in arrays.items():
         dtype = array.dtype.newbyteorder("<")
         if dtype not in NAMES:
-            raise CheckpointError(f'a checkpoint holds float32 and float64, but "{name}" is {array.dtype}')
+            raise CheckpointError(f'arrays are saved as float32 or float64, but "{name}" is {array.dtype}')
         piece = np.ascontiguousarray(array, dtype).reshape(-1).view(np.uint8)
         offsets = [place, place + piece.size]
         entries[name] = {"dtype": NAMES[dtype], "shape": list(array.shape), "data_offsets": offsets}
         pieces.append(piece)
         place += piece.size
-    hashes = [hashlib.sha256() for _ in pieces]
-    with _hashing() as update:
-        for one, piece in zip(hashes, pieces, strict=True):
-            update(one, piece)
-        head = _head(description, entries, "0" * 64)
-        yield 0, head
-        for entry, piece in zip(entries.values(), pieces, strict=True):
-            yield len(head) + entry["data_offsets"][0], piece
-    yield 0, _head(description, entries, _digest(description, entries, [one.hexdigest() for one in hashes]))
+    return entries, pieces
 
 
-def _head(description: str, entries: Mapping[str, Any], digest: str) -> bytes:
+def _placed(head: bytes, entries: Mapping[str, Any], pieces: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    for entry, piece in zip(entries.values(), pieces, strict=True):
+        yield len(head) + entry["data_offsets"][0], piece
+
+
+def _head(entries: Mapping[str, Any], about: Mapping[str, str] | None) -> bytes:
     """Return the header with its length before it."""
-    about = {"format": FORMAT, "model": description, "sha256": digest}
-    text = json.dumps({**entries, "__metadata__": about}).encode()
+    text = json.dumps(entries if about is None else {**entries, "__metadata__": about}).encode()
     text += b" " * (-len(text) % 8)
     if len(text) > LIMIT:
         raise CheckpointError(f"the description takes {len(text)} bytes, a file has room for {LIMIT}")
@@ -132,11 +146,24 @@ def read(path: PATH) -> tuple[str, dict[str, np.ndarray]]:
     The header is checked against the file's size before anything else is read. Each array is read once, into memory
     of its own; arrays of one type that share what stands before a "/" in their names lie end to end: see `joined`.
     """
-    kind = stat.S_IFMT(os.stat(path).st_mode)
-    if kind in KINDS:
-        raise ValueError(f"it is a {KINDS[kind]}, not a file")
-    with open(path, "rb", buffering=0) as file:
+    with opened(path) as file:
         return _read(file, os.fstat(file.fileno()).st_size)
+
+
+def tensors(path: PATH) -> dict[str, np.ndarray]:
+    """Return the arrays of any program's safetensors file, bfloat16 as float32; ValueError if it is not sound."""
+    with opened(path) as file:
+        header, room = _header(file, os.fstat(file.fileno()).st_size)
+        if _foreign(header):
+            header.pop("__metadata__", None)
+        else:
+            raise ValueError("it is a checkpoint of xpnet's: read it with xn.load")
+        others = [f'"{name}" is {e["dtype"]}' for name, e in header.items() if e["dtype"] not in TYPES | MORE]
+        if others:
+            raise ValueError(f"NumPy has not all of its types: {', '.join(others)}")
+        arrays, _ = _arrays(file, _entries(header, room, TYPES | MORE))
+    short = [name for name in arrays if header[name]["dtype"] == "BF16"]
+    return arrays | {name: (arrays[name].astype(np.uint32) << 16).view(np.float32) for name in short}
 
 
 def decode(content: bytes) -> tuple[str, dict[str, np.ndarray]]:
@@ -168,12 +195,12 @@ def joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 def _read(file: IO[bytes] | io.RawIOBase, size: int) -> tuple[str, dict[str, np.ndarray]]:
     header, room = _header(file, size)
-    try:
+    if _foreign(header):
+        raise ValueError(f"it is a safetensors file without a description of xpnet's: {WEIGHTS}")
+    with _understood():
         about = header.pop("__metadata__")
         description, digest, kind = about["model"], about["sha256"], about["format"]
-        entries = _entries(header, room)
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError) as error:
-        raise ValueError(f"its header is not as it should be ({type(error).__name__})") from None
+        entries = _entries(header, room, TYPES)
     if kind != FORMAT:
         raise ValueError(f'its format is "{kind}", this version reads "{FORMAT}"')
     if sum(entry.size for entry in entries) != room:
@@ -184,42 +211,47 @@ def _read(file: IO[bytes] | io.RawIOBase, size: int) -> tuple[str, dict[str, np.
     return description, arrays
 
 
+@contextmanager
+def _understood() -> Iterator[None]:
+    """Turn the errors of code that reads a header which is not as it expects."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"its header is not as it should be ({type(error).__name__})") from None
+
+
 def _header(file: IO[bytes] | io.RawIOBase, size: int) -> tuple[dict[str, Any], int]:
-    """Return the header and the bytes that follow it; ValueError if it is none, or one of another program's files."""
+    """Return the header and how many bytes follow it; ValueError says what the file looks like, if it has none."""
     head = file.read(8) or b""
     length = int.from_bytes(head, "little")
     if not 2 <= length <= size - 8:
-        raise ValueError(_looks(head + (file.read(500) or b"")))
+        raise ValueError(looks_like(head + (file.read(500) or b"")))
     if length > LIMIT:
         raise ValueError(f"its header has {length} bytes, more than {LIMIT}")
-    try:
+    with _understood():
         header = json.loads(file.read(length) or b"")
-        foreign = not {"model", "sha256"} & set(header.get("__metadata__", ()))
-        foreign = foreign and all("data_offsets" in header[name] for name in header if name != "__metadata__")
-    except (AttributeError, RecursionError, TypeError, ValueError) as error:
-        raise ValueError(f"its header is not as it should be ({type(error).__name__})") from None
-    if foreign:
-        raise ValueError(f"it is a safetensors file that holds no model of xpnet's: {WEIGHTS}")
+        if not isinstance(header, dict):
+            raise TypeError
     return header, size - 8 - length
 
 
-def _looks(head: bytes) -> str:
-    """Say what a file without a header of the right length is."""
-    if head[8:9] != b"{":
-        for beginning, what in BEGINNINGS.items():
-            if head.startswith(beginning):
-                return f"it looks like {what}: {WEIGHTS}"
-        text = head.decode("utf-8", "ignore")  # the last letter may be cut
-        if text and len(head) - len(text.encode()) < 4 and all(c.isprintable() or c.isspace() for c in text):
-            return "it looks like text, such as a CSV file"
-    return "it is too short"
+def _foreign(header: Mapping[str, Any]) -> bool:
+    """Whether it is the header of another program's safetensors file."""
+    arrays = [entry for name, entry in header.items() if name != "__metadata__"]
+    about = header.get("__metadata__", {})
+    theirs = isinstance(about, dict) and not {"model", "sha256"} & set(about)
+    return theirs and all(
+        isinstance(entry, dict) and {"dtype", "shape", "data_offsets"} <= set(entry) for entry in arrays
+    )
 
 
-def _entries(header: Mapping[str, Any], room: int) -> list[Entry]:
+def _entries(header: Mapping[str, Any], room: int, types: Mapping[str, str]) -> list[Entry]:
     """Return what the header says of the arrays, in their order; ValueError if they do not lie end to end, in room."""
     entries, place = [], 0
-    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"][0]):
-        dtype, shape = np.dtype(TYPES[entry["dtype"]]), tuple(map(int, entry["shape"]))
+    for name, entry in sorted(
+        header.items(), key=lambda item: (item[1]["data_offsets"][0], item[1]["data_offsets"][1])
+    ):
+        dtype, shape = np.dtype(types[entry["dtype"]]), tuple(map(int, entry["shape"]))
         size = prod(shape) * dtype.itemsize
         if min(shape, default=1) < 0 or entry["data_offsets"] != [place, place + size] or place + size > room:
             raise ValueError(f'"{name}" does not lie where its shape says')

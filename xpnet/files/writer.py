@@ -158,9 +158,7 @@ def _sync(path: PATH, folder: Path) -> None:
         os.fsync(handle)
     except OSError as error:
         if error.errno not in UNSYNCED:
-            text = (
-                f"its folder could not be synced, so a power cut may bring back the old one: {error.strerror or error}"
-            )
-            raise CheckpointError(f"{path} is the new file, but {text}") from None
+            text = f"but a power cut may bring back the old one: cannot sync its folder: {error.strerror or error}"
+            raise CheckpointError(f"{path} is written, {text}") from None
     finally:
         os.close(handle)
