@@ -27,12 +27,19 @@ def taken(tmp_path, content):
     """Load these bytes; return the model, or what CheckpointError says. Any other error fails the test."""
     path = tmp_path / "model"
     path.write_bytes(content)
+    refused = None
+    try:
+        storage.read(path)
+    except ValueError as error:
+        refused = f"is not a sound xpnet checkpoint: {error}"
     try:
         return xn.load(path, backend="numpy")
     except CheckpointError as error:
         message = str(error)
     assert message.startswith(f"{path} ")
-    return message.removeprefix(f"{path} ")
+    message = message.removeprefix(f"{path} ")
+    assert message == refused or (refused is None and message.startswith("does not describe a model"))
+    return message
 
 
 def parts(content):

@@ -192,11 +192,15 @@ def test_wrong_shapes_and_paths(tmp_path):
         export_onnx(model_of(ALL), tmp_path / "nowhere" / "net.onnx")
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float16", "int16", "bool"])
-@pytest.mark.parametrize("net", [xn.Sequential(xn.Linear(4, 3), xn.ReLU(), xn.Linear(3, 2)), xn.Tanh()], ids=str)
+DEEP = xn.Sequential(xn.Linear(4, 3), xn.ReLU(), xn.Linear(3, 2))
+
+
+@pytest.mark.parametrize(
+    ("net", "dtype"),
+    [(DEEP, "float64"), (DEEP, "float16"), (DEEP, "int16"), (DEEP, "bool"), (xn.Tanh(), "float64")],
+    ids=str,
+)
 def test_input_of_another_type_is_taken_as_predict_takes_it(net, dtype, tmp_path):
-    if not net.size and dtype in ("int16", "bool"):
-        pytest.skip("Tanh of integers is not defined")
     model = model_of(net)
     export_onnx(model, tmp_path / "net.onnx", input_shape=(4,), input_dtype=dtype)
     x = np.random.default_rng(0).normal(0, 2, (7, 4)).astype(dtype)
@@ -207,7 +211,7 @@ def test_input_of_another_type_is_taken_as_predict_takes_it(net, dtype, tmp_path
 
 @pytest.mark.parametrize("dtype", ["float", "complex64", "sum", "", np.float32])
 def test_an_input_that_is_no_number_is_refused(dtype, tmp_path):
-    with pytest.raises(ValueError, match="^input_dtype must be one of bool, int8, .*float64, got "):
+    with pytest.raises(ValueError, match=r"^input_dtype must be one of bool, int8, .*float64, got "):
         export_onnx(model_of(ALL), tmp_path / "net.onnx", input_dtype=dtype)
     assert not list(tmp_path.iterdir())
 
@@ -220,12 +224,8 @@ def test_there_are_as_many_labels_as_outputs(tmp_path):
     with pytest.raises(ValueError, match=r"^labels must name the network's 1 outputs, got 3: \['a', 'b', 'c'\]$"):
         export_onnx(model_of(xn.Linear(2, 1)), path, labels=["a", "b", "c"])
     assert not list(tmp_path.iterdir())
-    for net, labels in (
-        (xn.Linear(2, 1), ["no", "yes"]),
-        (xn.Linear(2, 1), ["score"]),
-        (xn.Linear(2, 3), [1, "b", 2.5]),
-    ):
-        export_onnx(model_of(net), path, labels=labels)
+    for outputs, labels in ((1, ["no", "yes"]), (1, ["score"]), (3, [1, "b", 2.5])):
+        export_onnx(model_of(xn.Linear(2, outputs)), path, labels=labels)
         assert about(path)["labels"] == labels
     export_onnx(model_of(xn.Linear(2, 2)), path, labels=np.asarray([3, 8]))
     assert about(path)["labels"] == [3, 8]
