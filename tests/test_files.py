@@ -1,6 +1,7 @@
 """Files themselves: how they are written, whole or not at all, and how they are read."""
 
 import errno
+import json
 import os
 import pickle
 import re
@@ -396,13 +397,43 @@ def test_a_header_that_claims_too_much_is_not_read(path):
         storage.read(path)
 
 
-def test_a_file_that_becomes_shorter_while_it_is_read(path):
-    storage.write(path, storage.encode("text", arrays()))
+@pytest.mark.parametrize("read", [storage.read, storage.tensors])
+def test_a_file_that_changes_while_it_is_read_is_not_made_up(path, monkeypatch, read):
+    storage.write(path, storage.encode("", arrays()) if read is storage.read else storage.plain(arrays()))
+    entries = storage._entries
+
+    def shorter(*args):
+        os.truncate(path, path.stat().st_size - 8)
+        return entries(*args)
+
+    monkeypatch.setattr(storage, "_entries", shorter)
+    with pytest.raises(ValueError, match=r"^it was changed while it was read$"):
+        read(path)
+
+
+def test_other_programs_files_must_be_sound_too(path):
+    storage.write(path, storage.plain(arrays()))
+    assert same(storage.tensors(path), arrays())
     content = path.read_bytes()
-    with path.open("rb") as file:
-        path.write_bytes(content[:-100])
-        with pytest.raises(ValueError, match=r"^its checksum is wrong: it was damaged or changed$"):
-            storage._read(file, len(content))
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+
+    def said(header, body=content[8 + length :]):
+        text = json.dumps(header).encode()
+        path.write_bytes(len(text).to_bytes(8, "little") + text + body)
+        with pytest.raises(ValueError, match=r"\w") as caught:
+            storage.tensors(path)
+        return str(caught.value)
+
+    for cut in range(1, len(content), 7):
+        path.write_bytes(content[:cut])
+        with pytest.raises(ValueError, match=r"it is too short|does not lie where its shape says"):
+            storage.tensors(path)
+    assert said(header, content[8 + length :] + b"more") == "there is more in it than its header says"
+    huge = {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}
+    assert said({"huge": huge}) == '"huge" does not lie where its shape says'
+    assert said({"none": {"dtype": "F32", "shape": None, "data_offsets": [0, 0]}}).endswith("(TypeError)")
+    assert said({"many": {"dtype": [], "shape": [1], "data_offsets": [0, 4]}}).endswith("(TypeError)")
 
 
 def test_arrays_that_a_file_cannot_hold_are_named(path):

@@ -158,10 +158,15 @@ def tensors(path: PATH) -> dict[str, np.ndarray]:
             header.pop("__metadata__", None)
         else:
             raise ValueError("it is a checkpoint of xpnet's: read it with xn.load")
-        others = [f'"{name}" is {e["dtype"]}' for name, e in header.items() if e["dtype"] not in TYPES | MORE]
+        with _understood():
+            others = [f'"{name}" is {e["dtype"]}' for name, e in header.items() if e["dtype"] not in TYPES | MORE]
         if others:
             raise ValueError(f"NumPy has not all of its types: {', '.join(others)}")
-        arrays, _ = _arrays(file, _entries(header, room, TYPES | MORE))
+        with _understood():
+            entries = _entries(header, room, TYPES | MORE)
+        if sum(entry.size for entry in entries) != room:
+            raise ValueError("there is more in it than its header says")
+        arrays, _ = _arrays(file, entries)
     short = [name for name in arrays if header[name]["dtype"] == "BF16"]
     return arrays | {name: (arrays[name].astype(np.uint32) << 16).view(np.float32) for name in short}
 
@@ -281,6 +286,6 @@ def _blocks(file: Any, memory: memoryview) -> Iterator[memoryview]:
     while memory:
         count = file.readinto(memory[:BLOCK])
         if not count:
-            raise ValueError(DAMAGED)  # it became shorter
+            raise ValueError("it was changed while it was read")
         yield memory[:count]
         memory = memory[count:]
