@@ -256,6 +256,24 @@ def test_the_part_of_a_writer_that_takes_long_is_not_deleted(path, tmp_path):
     assert names(tmp_path) == ["file"]
 
 
+def test_a_part_that_another_deletes_first_is_passed_over(path, tmp_path, monkeypatch):
+    for letter in "abc":
+        (tmp_path / f"file.{letter * 8}.part").touch()
+        old(tmp_path / f"file.{letter * 8}.part")
+    unlink, gone = os.unlink, []
+
+    def first_is_gone(name, **more):
+        gone.append(name)
+        unlink(name, **more)
+        if len(gone) == 1:
+            refuse(errno.ENOENT)
+
+    monkeypatch.setattr(os, "unlink", first_is_gone)
+    put(path)
+    assert names(tmp_path) == ["file"]
+    assert path.read_bytes() == b"new"
+
+
 def test_a_folder_that_cannot_be_listed_can_be_written(path, monkeypatch):
     monkeypatch.setattr(os, "scandir", lambda folder: refuse(errno.EACCES))
     put(path)
