@@ -4,7 +4,6 @@ import os
 import re
 import stat
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -195,9 +194,9 @@ def refuse(number):
 
 
 def refuse_new_files(patch, number):
-    opened = Path.open
+    opened = os.open
     patch.setattr(
-        Path, "open", lambda path, mode="r", *a, **k: refuse(number) if "x" in mode else opened(path, mode, *a, **k)
+        os, "open", lambda path, flags, *a, **k: refuse(number) if flags & os.O_EXCL else opened(path, flags, *a, **k)
     )
 
 

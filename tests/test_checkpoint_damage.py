@@ -1,5 +1,6 @@
 """Files that are damaged, or made to mislead: CheckpointError, and nothing else."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -26,12 +27,19 @@ def taken(tmp_path, content):
     """Load these bytes; return the model, or what CheckpointError says. Any other error fails the test."""
     path = tmp_path / "model"
     path.write_bytes(content)
+    refused = None
+    try:
+        storage.read(path)
+    except ValueError as error:
+        refused = f"is not a sound xpnet checkpoint: {error}"
     try:
         return xn.load(path, backend="numpy")
     except CheckpointError as error:
         message = str(error)
     assert message.startswith(f"{path} ")
-    return message.removeprefix(f"{path} ")
+    message = message.removeprefix(f"{path} ")
+    assert message == refused or (refused is None and message.startswith("does not describe a model"))
+    return message
 
 
 def parts(content):
@@ -50,7 +58,8 @@ def sealed(header, description, body, digest=None):
         pieces = [body[slice(*place)] for place in sorted(entry["data_offsets"] for entry in header.values())]
     except (AttributeError, KeyError, TypeError, ValueError):
         pieces = [body]  # no reader gets as far as the checksum
-    about["sha256"] = digest or storage._digest(about["model"], header, pieces)
+    digests = [hashlib.sha256(piece).hexdigest() for piece in pieces]
+    about["sha256"] = digest or storage._digest(about["model"], header, digests)
     text = json.dumps({**header, "__metadata__": about}).encode()
     return len(text).to_bytes(8, "little") + text + body
 

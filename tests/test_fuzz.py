@@ -14,6 +14,7 @@ from test_long import in_child, pytestmark, resource
 
 import xpnet as xn
 from xpnet.errors import CheckpointError, DataError
+from xpnet.files import storage
 
 __all__ = ["pytestmark"]
 
@@ -164,6 +165,11 @@ def fuzz(folder, kind, count, seed=0):
 
 
 def load(path):
+    try:
+        storage.read(path)
+    except ValueError as refusal:
+        if len(str(refusal).splitlines()) != 1:
+            raise AssertionError(f"not one line: {refusal}") from refusal
     return xn.load(path, backend="numpy")
 
 

@@ -1,4 +1,5 @@
 import json
+import os
 import sys
 from dataclasses import dataclass
 
@@ -189,6 +190,65 @@ def test_wrong_shapes_and_paths(tmp_path):
         export_onnx(model_of(ALL), tmp_path / "net.onnx", input_shape=(7,))
     with pytest.raises(xn.CheckpointError, match=r"cannot write .*nowhere"):
         export_onnx(model_of(ALL), tmp_path / "nowhere" / "net.onnx")
+
+
+DEEP = xn.Sequential(xn.Linear(4, 3), xn.ReLU(), xn.Linear(3, 2))
+
+
+@pytest.mark.parametrize(
+    ("net", "dtype"),
+    [(DEEP, "float64"), (DEEP, "float16"), (DEEP, "int16"), (DEEP, "bool"), (xn.Tanh(), "float64")],
+    ids=str,
+)
+def test_input_of_another_type_is_taken_as_predict_takes_it(net, dtype, tmp_path):
+    model = model_of(net)
+    export_onnx(model, tmp_path / "net.onnx", input_shape=(4,), input_dtype=dtype)
+    x = np.random.default_rng(0).normal(0, 2, (7, 4)).astype(dtype)
+    y = run(tmp_path / "net.onnx", x)
+    assert y.dtype == np.float32
+    np.testing.assert_allclose(y, model.predict(x.astype("float32")), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float", "complex64", "sum", "", np.float32])
+def test_an_input_that_is_no_number_is_refused(dtype, tmp_path):
+    with pytest.raises(ValueError, match=r"^input_dtype must be one of bool, int8, .*float64, got "):
+        export_onnx(model_of(ALL), tmp_path / "net.onnx", input_dtype=dtype)
+    assert not list(tmp_path.iterdir())
+
+
+def test_there_are_as_many_labels_as_outputs(tmp_path):
+    path = tmp_path / "net.onnx"
+    for labels in ([], ["a"], ["a", "b"], np.arange(5)):
+        with pytest.raises(ValueError, match=rf"^labels must name the network's 4 outputs, got {len(labels)}: \["):
+            export_onnx(model_of(ALL), path, labels=labels)
+    with pytest.raises(ValueError, match=r"^labels must name the network's 1 outputs, got 3: \['a', 'b', 'c'\]$"):
+        export_onnx(model_of(xn.Linear(2, 1)), path, labels=["a", "b", "c"])
+    assert not list(tmp_path.iterdir())
+    for outputs, labels in ((1, ["no", "yes"]), (1, ["score"]), (3, [1, "b", 2.5])):
+        export_onnx(model_of(xn.Linear(2, outputs)), path, labels=labels)
+        assert about(path)["labels"] == labels
+    export_onnx(model_of(xn.Linear(2, 2)), path, labels=np.asarray([3, 8]))
+    assert about(path)["labels"] == [3, 8]
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "net.onnx"
+    export_onnx(model_of(ALL), path)
+    path.chmod(0o600)
+    before = path.read_bytes()
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(xn.CheckpointError, match="No space left on device; what was there is untouched"):
+            export_onnx(model_of(xn.Linear(2, 2)), path)
+    assert path.read_bytes() == before
+    export_onnx(model_of(xn.Linear(2, 2)), path)
+    assert path.read_bytes() != before
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert os.listdir(tmp_path) == ["net.onnx"]
 
 
 def test_without_the_library(monkeypatch, tmp_path):

@@ -6,7 +6,7 @@ lies on θ, and `split` gives the windows as arrays.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -61,6 +61,8 @@ class Parameter:
     name: str
     shape: Shape
     init: Initializer = zeros
+    axes: tuple[int, ...] = ()
+    """The order of its axes in PyTorch, where that is another: (1, 0) for a weight (I, O) that is (O, I) there."""
 
     def __post_init__(self) -> None:
         who = f'Parameter "{self.name}"'
@@ -69,7 +71,7 @@ class Parameter:
 
     def named(self, prefix: object) -> "Parameter":
         """Return the same parameter one level up: `weight` becomes `0.weight`."""
-        return Parameter(f"{prefix}.{self.name}", self.shape, self.init)
+        return replace(self, name=f"{prefix}.{self.name}")
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from xpnet import Backend, CheckpointError, Model, Scale, Sequential, ShapeError
+from xpnet import Backend, Model, Scale, Sequential, ShapeError
 from xpnet.arrays import Array
+from xpnet.files import storage
+
+INPUTS = ["bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))]
+INPUTS += ["float16", "float32", "float64"]
+"""Types that the input may have."""
 
 
 def export_onnx(
@@ -31,27 +36,38 @@ def export_onnx(
     """Write the model's network as an ONNX file with one input, "input" (N, …), and one output, "output".
 
     `input_shape` is one sample's; left out, the features that the first weight takes. `input_dtype` is the model's
-    unless given: "uint8" for raw bytes, say. `labels` (the names of the classes), the factor and shift of a Scale at
-    the network's front, and `metadata` of your own are in the file's metadata_props, as JSON.
+    unless given: "uint8" for raw bytes, say, or "float64", which is rounded to the model's at once. `labels` (the names
+    of the classes, one for each output, or two for one output), the factor and shift of a Scale at the network's front,
+    and `metadata` of your own are in the file's metadata_props, as JSON.
 
     NotImplementedError names a layer that ONNX cannot express.
     """
     ndx, onnx = _libraries()
     host = {name: model.backend.asnumpy(window) for name, window in model.net.windows(model.theta).items()}
     sample = _sample_shape(model) if input_shape is None else tuple(input_shape)
-    x = ndx.argument(shape=("N", *sample), dtype=getattr(ndx, input_dtype or model.dtype))
+    dtype = model.dtype if input_dtype is None else input_dtype
+    if dtype not in INPUTS:
+        raise ValueError(f"input_dtype must be one of {', '.join(INPUTS)}, got {dtype!r}")
+    names = None if labels is None else _names(labels, model.net.output_shape((None, *sample)))  # type: ignore[arg-type]
+    x = ndx.argument(shape=("N", *sample), dtype=getattr(ndx, dtype))
     theta = {name: ndx.argument(shape=array.shape, dtype=getattr(ndx, model.dtype)) for name, array in host.items()}
     y = _traced(model, tuple(theta.values()), x, (None, *sample), ndx)
     proto = ndx.build({"input": x, **theta}, {"output": y})
     _unguard(proto.graph)
     _settle(proto.graph, host, onnx)
-    onnx.helper.set_model_props(proto, {key: json.dumps(value) for key, value in _about(model, labels, metadata)})
+    onnx.helper.set_model_props(proto, {key: json.dumps(value) for key, value in _about(model, names, metadata)})
     proto.producer_name = "xpnet"
     onnx.checker.check_model(proto, full_check=True)
-    try:
-        onnx.save(proto, os.fspath(path))
-    except OSError as error:
-        raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from None
+    storage.write(path, [(0, proto.SerializeToString())])
+
+
+def _names(labels: Sequence[Any], shape: tuple[Any, ...]) -> list[Any]:
+    """Return the names of the classes as plain values; ValueError unless there is one for each output."""
+    names = [name.item() if isinstance(name, np.generic) else name for name in labels]
+    outputs = shape[-1] if len(shape) > 1 else 1
+    if len(names) != outputs and (len(names), outputs) != (2, 1):  # one score tells two classes apart
+        raise ValueError(f"labels must name the network's {outputs} outputs, got {len(names)}: {names}")
+    return names
 
 
 def _libraries() -> tuple[Any, Any]:
@@ -100,6 +116,8 @@ def _traced(model: Model, theta: tuple[Array, ...], x: Array, shape: tuple[Any, 
     backend, done = _Tracing("ndonnx", _Namespace(ndx), None), set[str]()
     buffers = {name: ndx.asarray(model.backend.asnumpy(array)) for name, array in model.state.buffers.items()}
     leaves = list(model.net.walk(shape))  # ShapeError if the input does not fit
+    if x.dtype != getattr(ndx, model.dtype) and backend.xp.isdtype(x.dtype, "real floating"):
+        x = ndx.astype(x, getattr(ndx, model.dtype))  # as predict does
     try:
         y, _ = model.net(theta, x, buffers=buffers, watch=lambda path, _: done.add(path), backend=backend)
     except Exception as error:
@@ -113,7 +131,7 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
-def _about(model: Model, labels: Any, metadata: Mapping[str, Any] | None) -> Iterator[tuple[str, Any]]:
+def _about(model: Model, labels: list[Any] | None, metadata: Mapping[str, Any] | None) -> Iterator[tuple[str, Any]]:
     """Yield what the file says of itself."""
     layer = model.net
     while type(layer) is Sequential and layer.layers:
@@ -121,7 +139,7 @@ def _about(model: Model, labels: Any, metadata: Mapping[str, Any] | None) -> Ite
     if isinstance(layer, Scale):
         yield "input_scaling", {"factor": layer.factor, "shift": layer.shift}
     if labels is not None:
-        yield "labels", np.asarray(labels).tolist()
+        yield "labels", labels
     yield "network", str(model.net)
     yield from (metadata or {}).items()
 

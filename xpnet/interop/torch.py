@@ -6,20 +6,21 @@
 Names are the same on both sides, `0.weight`, `0.bias`, `2.weight`, …; of the layouts `Linear`'s differs: its weight is
 (I, O) here and (O, I) there. `to_torch` and `from_torch` are the same for host arrays in memory.
 
-Files need the safetensors library: `pip install xpnet[safetensors]`.
+Neither PyTorch nor the safetensors library is needed here.
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from importlib import import_module
-from pathlib import Path
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
 
-from xpnet import CheckpointError, Layer, Linear, Model, Sequential
+from xpnet import CheckpointError, Layer, Model
 from xpnet.arrays import Vector
 from xpnet.backends import backend_of
+from xpnet.files import storage
 from xpnet.parameters import Shape
 
 PATH = str | os.PathLike[str]
@@ -27,68 +28,94 @@ PATH = str | os.PathLike[str]
 
 def to_torch(net: Layer, theta: Vector) -> dict[str, np.ndarray]:
     """Return θ as host arrays, by PyTorch's names and in PyTorch's layouts."""
-    turned = set(_linear_weights(net))
+    _check_layouts(net)
     arrays = {name: backend_of(window).asnumpy(window) for name, window in net.windows(theta).items()}
-    return {name: np.array(array.T if name in turned else array, order="C") for name, array in arrays.items()}
+    turned = {w.name: w.parameter.axes or tuple(range(len(w.shape))) for w in net.layout}
+    return {name: np.array(array.transpose(turned[name]), order="C") for name, array in arrays.items()}
 
 
-def from_torch(net: Layer, arrays: Mapping[str, Any]) -> np.ndarray:
-    """Return θ, a float64 host vector, of arrays by PyTorch's names; CheckpointError lists all that does not fit."""
-    turned = set(_linear_weights(net))
-    expected = {w.name: w.shape[::-1] if w.name in turned else w.shape for w in net.layout}
-    problems = list(_differences(expected, {name: tuple(array.shape) for name, array in arrays.items()}))
+def from_torch(net: Layer, arrays: Mapping[str, Any], dtype: str = "float64") -> np.ndarray:
+    """Return θ, a host vector, of arrays by PyTorch's names; CheckpointError lists all that does not fit."""
+    _check_layouts(net)
+    expected = {w.name: _there(w.shape, w.parameter.axes) for w in net.layout}
+    problems = list(_problems(expected, arrays, dtype))
     if problems:
         raise CheckpointError(f"these weights are not the network's: {'; '.join(problems)}")
-    theta = np.empty(net.size)
+    theta = np.empty(net.size, dtype)
     for window in net.layout:
-        array = np.asarray(arrays[window.name])
-        theta[window.start : window.stop] = (array.T if window.name in turned else array).reshape(-1)
+        array, axes = np.asarray(arrays[window.name]), window.parameter.axes
+        theta[window.start : window.stop] = (array.transpose(np.argsort(axes)) if axes else array).reshape(-1)
     return theta
 
 
 def save_weights(model: Model, path: PATH) -> None:
     """Write the model's weights to a safetensors file, as the state_dict of the same `torch.nn.Sequential`."""
-    content = _safetensors().save(to_torch(model.net, model.theta))
-    try:
-        Path(path).write_bytes(content)
-    except OSError as error:
-        raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from None
+    storage.write(path, storage.plain(to_torch(model.net, model.theta)))
 
 
 def load_weights(model: Model, path: PATH) -> None:
     """Put the weights of a safetensors file into the model; CheckpointError lists all that does not fit."""
-    library = _safetensors()
     try:
-        arrays = library.load_file(path)
+        arrays = storage.tensors(path)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
-    except Exception as error:  # the library's own error for a damaged file, and others for types NumPy has not
-        raise CheckpointError(f"{path} is not a safetensors file that NumPy can read: {error}") from None
-    model.theta = model.backend.asarray(from_torch(model.net, arrays), dtype=model.dtype)
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not a safetensors file of weights: {error}") from None
+    model.theta = model.backend.asarray(from_torch(model.net, arrays, model.dtype), dtype=model.dtype)
 
 
-def _linear_weights(net: Layer, prefix: str = "") -> Iterator[str]:
-    """Yield the names of the weights that PyTorch keeps the other way round."""
-    if isinstance(net, Linear):
-        yield f"{prefix}weight"
-    elif isinstance(net, Sequential):
-        for k, layer in enumerate(net.layers):
-            yield from _linear_weights(layer, f"{prefix}{k}.")
+def _there(shape: Shape, axes: tuple[int, ...]) -> Shape:
+    return tuple(shape[axis] for axis in axes) if axes else shape
 
 
-def _differences(expected: Mapping[str, Shape], came: Mapping[str, Shape]) -> Iterator[str]:
+def _check_layouts(net: Layer) -> None:
+    """Raise CheckpointError if a container names its layers' parameters in such a way that their layout is lost."""
+    held = {id(layer): layer for layer in _held(net)}.values()
+    marked = Counter(p.shape for layer in held for p in layer.parameters() if p.axes)
+    if marked - Counter(p.shape for p in net.parameters() if p.axes):
+        raise CheckpointError(
+            f"which parameters of {type(net).__name__} are weights of its Linear layers cannot be known: "
+            "let its parameters() return layer.parameters()'s own, renamed by parameter.named(prefix)"
+        )
+    for layer in held:
+        _check_layouts(layer)
+
+
+def _held(layer: Any) -> Iterator[Layer]:
+    """Yield the layers that are a layer's fields, or in them."""
+    values = [getattr(layer, field.name) for field in fields(layer)] if is_dataclass(layer) else []
+    for value in values:
+        inside = value if isinstance(value, (tuple, list)) else [value]
+        yield from (item for item in inside if isinstance(item, Layer))
+
+
+def _problems(expected: Mapping[str, Shape], arrays: Mapping[str, Any], dtype: str) -> Iterator[str]:
     for name, shape in expected.items():
-        if name not in came:
+        if name not in arrays:
             yield f'"{name}" {shape} is missing'
-        elif came[name] != shape:
-            yield f'"{name}" must be {shape}, got {came[name]}'
-    for name in came:
+        elif np.shape(arrays[name]) != shape:
+            yield f'"{name}" must be {shape}, got {np.shape(arrays[name])}'
+        elif problem := _problem(arrays[name], dtype):
+            yield f'"{name}" {problem}'
+    for name in arrays:
         if name not in expected:
-            yield f'"{name}" {came[name]} is not in the network'
+            yield f'"{name}" {np.shape(arrays[name])} is not in the network'
 
 
-def _safetensors() -> Any:
+def _problem(array: Any, dtype: str) -> str:
+    """Say why an array cannot be a weight of this precision, if it cannot; or nothing."""
+    if isinstance(array, np.ma.MaskedArray):
+        return "has a mask: fill it"
     try:
-        return import_module("safetensors.numpy")
-    except ImportError:
-        raise ImportError("weights for PyTorch need safetensors: pip install 'xpnet[safetensors]'") from None
+        array = np.asarray(array)
+    except (RuntimeError, TypeError, ValueError) as error:
+        return f"is no host array: {str(error).partition(chr(10))[0]}"
+    if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
+        return f"is {array.dtype}, must be floating-point"
+    with np.errstate(all="ignore"):
+        ends = np.asarray([array.min(initial=0), array.max(initial=0)], np.float64)
+        if not np.isfinite(ends).all():
+            return "holds NaN or infinity"
+        if not np.isfinite(ends.astype(dtype)).all():
+            return f"holds {max(ends, key=abs)}, more than {dtype} can"
+    return ""

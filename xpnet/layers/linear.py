@@ -34,7 +34,7 @@ class Linear(Layer):
 
     def parameters(self) -> tuple[Parameter, ...]:
         """W (I, O) and, unless it is left out, b (O,), which starts at zero."""
-        weight = Parameter("weight", (self.nin, self.nout), find_initializer(self.initializer))
+        weight = Parameter("weight", (self.nin, self.nout), find_initializer(self.initializer), axes=(1, 0))
         return (weight, Parameter("bias", (self.nout,))) if self.bias else (weight,)
 
     def output_shape(self, shape: Shape) -> Shape:

@@ -1,0 +1,164 @@
+"""One way to write a file: whole or not at all, where a link leads to, with the mode and the owner of the one before.
+
+The pieces go to `NAME.xxxxxxxx.part` in the same folder, which takes the old file's place when it is safe on the disk.
+A writer holds a lock on its part, so that no other takes it for one that a killed program left behind.
+"""
+
+import errno
+import os
+import re
+import stat
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+from xpnet.errors import CheckpointError
+
+try:
+    import fcntl
+except ImportError:  # Windows, which lets nobody delete an open file
+    fcntl = None  # type: ignore[assignment]
+
+PATH = str | os.PathLike[str]
+STALE = 600.0
+"""Seconds after which a part that nobody holds is one that a killed program left behind."""
+KINDS = {stat.S_IFIFO: "pipe", stat.S_IFCHR: "device", stat.S_IFBLK: "device", stat.S_IFSOCK: "socket"}
+UNSYNCED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM}
+"""How a system says that folders cannot be synced there."""
+
+
+def write(path: PATH, pieces: Iterable[tuple[int, Any]]) -> None:
+    """Write pieces (place, bytes) to a file: the old one stays until the new one is whole. CheckpointError if not."""
+    with _told(path):
+        target, before = _target(path)
+        _sweep(target)
+        with _part(target, before) as (part, file):
+            for place, piece in pieces:
+                file.seek(place)
+                file.write(piece)
+            file.flush()
+            if before is not None:
+                _keep(file, before)
+            os.fsync(file.fileno())
+            if fcntl is None:
+                file.close()  # Windows renames no open file
+            _target(path)  # it may have become a pipe or a folder meanwhile
+            os.replace(part, target)
+    _sync(path, target.parent)
+
+
+def check(path: PATH) -> None:
+    """Raise now the CheckpointError that `write` would raise later: no folder, no right to write. Writes nothing."""
+    with _told(path):
+        target, _ = _target(path)
+        with suppress(FileNotFoundError):
+            os.lstat(_name(target))  # the name may be too long
+        target.parent.stat()
+        if not os.access(target.parent, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+@contextmanager
+def _told(path: PATH) -> Iterator[None]:
+    """Turn the system's errors into CheckpointError: all of them come before the old file is replaced."""
+    try:
+        yield
+    except OSError as error:
+        missing = error.errno == errno.ENOENT
+        rest = f"make the folder {Path(path).parent} first" if missing else "what was there is untouched"
+        raise CheckpointError(f"cannot write {path}: {error.strerror or error}; {rest}") from None
+
+
+def _target(path: PATH) -> tuple[Path, os.stat_result | None]:
+    """Return the file that a path leads to, and what is known of the one there now; OSError if it is no file."""
+    target = Path(os.path.realpath(path))
+    try:
+        before = os.stat(target)
+    except FileNotFoundError:
+        return target, None
+    kind = stat.S_IFMT(before.st_mode)
+    if kind == stat.S_IFDIR:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if kind != stat.S_IFREG:
+        raise OSError(errno.EINVAL, f"it is a {KINDS.get(kind, 'special file')}, which no file may replace")
+    return target, before
+
+
+def _name(target: Path) -> Path:
+    return target.with_name(f"{target.name}.{os.urandom(4).hex()}.part")
+
+
+@contextmanager
+def _part(target: Path, before: os.stat_result | None) -> Iterator[tuple[Path, IO[bytes]]]:
+    """Make the part, hold it, and delete it unless it was renamed. What will be private is so from the first byte."""
+    part, mode = _name(target), 0o666 if before is None else 0o600
+    file = open(part, "xb", opener=partial(os.open, mode=mode))  # noqa: SIM115
+    try:
+        _hold(file.fileno())
+        yield part, file
+    finally:
+        for last in (file.close, part.unlink):
+            with suppress(OSError):
+                last()
+
+
+def _hold(handle: int) -> bool:
+    """Lock an open file for as long as it is open; False if another has it, or files cannot be locked here."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
+def _keep(file: IO[bytes], before: os.stat_result) -> None:
+    """Give the new file mode and owner of the old one, where permitted; nobody may read it who could not before."""
+    handle, mode = file.fileno(), before.st_mode & 0o777
+    if not hasattr(os, "fchown"):
+        return
+    with suppress(OSError):
+        os.fchown(handle, before.st_uid, -1)
+    try:
+        os.fchown(handle, -1, before.st_gid)
+    except OSError:
+        mode = mode & 0o707 | (mode & 0o007) << 3  # another group may do what all may do
+    with suppress(OSError):
+        os.fchmod(handle, mode)
+
+
+def _sweep(target: Path) -> None:
+    """Delete the parts of this file that killed programs left behind: old, and held by nobody. Never an error."""
+    ours = re.compile(re.escape(target.name) + r"\.[0-9a-f]{8}\.part")
+    with suppress(OSError), os.scandir(target.parent) as entries:
+        for left in entries:
+            with suppress(OSError):  # its writer may finish at any moment
+                if ours.fullmatch(left.name) and left.is_file(follow_symlinks=False):
+                    old = time.time() - left.stat(follow_symlinks=False).st_mtime > STALE
+                    if old and _left_behind(left.path):
+                        os.unlink(left.path)
+
+
+def _left_behind(path: str) -> bool:
+    if fcntl is None:
+        return True
+    with open(path, "r+b", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
+        return _hold(file.fileno())
+
+
+def _sync(path: PATH, folder: Path) -> None:
+    """See to it that a rename survives a power cut, where a folder can be synced; CheckpointError says what is true."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in UNSYNCED:
+            text = f"but a power cut may bring back the old one: cannot sync its folder: {error.strerror or error}"
+            raise CheckpointError(f"{path} is written, {text}") from None
+    finally:
+        os.close(handle)
