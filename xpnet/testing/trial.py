@@ -81,4 +81,3 @@ def draw_trial(
 def _buffer(backend: Backend, value: Any, dtype: str) -> Array:
     host = np.asarray(backend.asnumpy(value) if backend.owns(value) else value)
     return backend.asarray(host, dtype=dtype if host.dtype.kind == "f" else None, copy=True)
-
