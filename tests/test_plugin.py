@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
+import array_api_strict  # noqa: F401  (pytester forgets what is imported in its tests, and the backend would remember)
 import numpy as np
 import pytest
 

@@ -51,7 +51,7 @@ def same(t: Trial, actual: Sequence[Any], expected: Sequence[Any], what: str, mu
 
 def rounding(t: Trial) -> float:
     """Return how many eps the sums may be off that are added up in another order."""
-    return 64.0 * max(1, *t.x.shape)
+    return 64.0 * float(max(1, *t.x.shape))
 
 
 def check_arguments(t: Trial) -> None:

@@ -31,7 +31,7 @@ Function: TypeAlias = Callable[..., tuple[Array, Callable[[Array], Sequence[Arra
 
 
 class Entry(NamedTuple):
-    """One number that was compared: where it is, what backward and the differences say, the error's unit and its name."""
+    """One number that was compared: its place, what backward and the differences say, and the unit of the error."""
 
     place: str
     backward: float
