@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -57,3 +58,44 @@ def test_the_package_runs_as_a_module():
         [sys.executable, "-m", "xpnet", "--version"], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, f"xpnet {version('xpnet')}\n", "")
+
+
+def run(*words, stdout=subprocess.PIPE, **environment):
+    """Run the program; return its status and what it says of errors."""
+    done = subprocess.run(
+        [sys.executable, "-m", "xpnet", *words],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        env=os.environ | environment,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_left_is_no_traceback(unbuffered):
+    table = os.path.join(os.path.dirname(__file__), "..", "benchmarks", "selfcheck", "numpy.json")
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        status, said = run("selfcheck", "--table", table, stdout=writer, PYTHONUNBUFFERED=unbuffered)
+    finally:
+        os.close(writer)
+    assert (status, said) == (141, "")
+
+
+def test_without_a_standard_output_the_status_still_tells():
+    shell = f'exec "{sys.executable}" -m xpnet selfcheck --table nothing.json >&-'
+    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (2, "cannot read nothing.json: No such file or directory\n")
+
+
+def test_doctor_survives_a_backend_that_breaks(capsys, monkeypatch):
+    def broken(name=None):
+        raise OSError("libfoo.so: undefined symbol")
+
+    monkeypatch.setattr("xpnet.cli.backend", broken)
+    assert main(["doctor"]) == 1
+    assert capsys.readouterr().out.endswith("\nXPNET_BACKEND cannot be used: libfoo.so: undefined symbol\n")

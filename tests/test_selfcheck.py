@@ -29,9 +29,14 @@ def test_a_quick_selfcheck_passes(name, tmp_path, capsys):
     assert result["backend"] == name
     assert result["sources"] == selfcheck.sources()
     assert len(result["checks"]) == len(selfcheck.CHECKS)
+    left = {check["name"] for check in result["checks"] if check["passed"] is None}
+    assert left == ({"mnist"} if backend(name).memory() is not None else {"mnist", "memory"})
+    ran = len(selfcheck.CHECKS) - len(left)
+    assert (result["ran"], result["succeeded"], result["left_out"]) == (ran, ran, len(left))
     assert {"xpnet", "numpy", "python"} <= set(result["versions"])
     printed = capsys.readouterr().out
-    assert f"{len(selfcheck.CHECKS)} of {len(selfcheck.CHECKS)} checks passed" in printed
+    assert f": {ran} of {ran} checks passed, {len(left)} left out, " in printed
+    assert "left out mnist" in printed
     assert "tolerance" in printed
 
 
@@ -74,7 +79,7 @@ def test_a_failure_is_the_exit_status(monkeypatch, capsys):
     monkeypatch.setattr(selfcheck, "CHECKS", (broken,))
     assert cli.main(["selfcheck", "--backend", "numpy", "--quick"]) == 1
     printed = capsys.readouterr().out
-    assert "FAILED broken" in printed
+    assert "FAILED   broken" in printed
     assert "off by 3 eps" in printed
 
 
@@ -90,8 +95,93 @@ def test_the_readmes_table_comes_from_the_files(tmp_path, capsys):
     path = tmp_path / "selfcheck.json"
     path.write_text(json.dumps(result))
     assert cli.main(["selfcheck", "--table", str(path)]) == 0
-    expected = "| cupy | Some GPU | cupy 14.2.0, driver 13.0 | 2030-01-02 | selfcheck: 1 of 2 checks |\n"
+    expected = "| cupy | Some GPU | cupy 14.2.0, driver 13.0 | 2030-01-02 | selfcheck: 1 of 2 checks passed |\n"
     assert capsys.readouterr().out == expected
+
+
+@pytest.mark.parametrize("passed", [True, None])  # what older versions wrote, what this one writes
+def test_what_was_left_out_is_not_counted_as_passed(passed):
+    quick = {"passed": passed, "figures": {"accuracy": "left out by --quick"}}
+    blind = {"passed": passed, "figures": {"growth": "not measured on this backend"}}
+    ran = [{"passed": True, "figures": {"worst": "3 eps"}}, {"passed": False, "error": "AssertionError: off"}]
+    assert selfcheck.tally([*ran, quick, blind]) == "1 of 2 checks passed, 2 left out"
+    assert selfcheck.tally(ran[:1]) == "1 of 1 checks passed"
+
+
+def test_the_readme_has_the_rows_of_the_committed_results():
+    root = Path(xpnet.__file__).parents[1]
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    rows = selfcheck.table(list((root / "benchmarks" / "selfcheck").glob("*.json"))).splitlines()
+    assert len(rows) == 4
+    assert [row for row in rows if row not in readme.splitlines()] == []
+
+
+WRONG_FILES = {
+    "missing": None,
+    "not JSON": "no result",
+    "not UTF-8": b"\xff\xfe",
+    "a list": "[]",
+    "another object": '{"backend": "numpy"}',
+    "no figures": '{"backend": "numpy", "versions": {}, "quick": false, "checks": [3], "date": ""}',
+    "a version that is a list": '{"versions": []}',
+}
+
+
+@pytest.mark.parametrize("name", WRONG_FILES)
+def test_a_file_that_is_no_result_is_told_in_one_line(name, tmp_path, capsys):
+    path, content = tmp_path / "result.json", WRONG_FILES[name]
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert cli.main(["selfcheck", "--table", str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith((f"cannot read {path}: ", f"{path} is not what `xpnet selfcheck --json` writes ("))
+
+
+@pytest.mark.parametrize("place", ["", "file.txt/x.json"])
+def test_a_place_that_cannot_be_written_is_refused_before_the_checks(place, tmp_path, capsys, monkeypatch):
+    (tmp_path / "file.txt").write_text("here already")
+    monkeypatch.setattr(selfcheck, "run", lambda *_: pytest.fail("the checks ran"))
+    assert cli.main(["selfcheck", "--json", str(tmp_path / place)]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(f"cannot write {tmp_path / place}: ")
+
+
+def test_a_folder_without_the_right_to_write_is_refused_before_the_checks(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(selfcheck, "run", lambda *_: pytest.fail("the checks ran"))
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
+    assert cli.main(["selfcheck", "--json", str(tmp_path / "x.json")]) == 2
+    assert "may not be written" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_backend_left_out_is_the_environments(monkeypatch, capsys):
+    asked = []
+
+    def run(name, quick):
+        asked.append(name)
+        raise BackendError("not now")
+
+    monkeypatch.setattr(selfcheck, "run", run)
+    for value in ("strict", "numpy", ""):
+        monkeypatch.setenv("XPNET_BACKEND", value)
+        assert cli.main(["selfcheck"]) == 2
+    assert cli.main(["selfcheck", "--backend", "torch"]) == 2
+    assert asked == ["strict", "numpy", "auto", "torch"]
+
+
+def test_a_result_that_cannot_be_saved_at_last_leaves_the_old_one(tmp_path, capsys, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "x.json"
+    path.write_text("old")
+    monkeypatch.setattr(selfcheck, "CHECKS", ())
+    monkeypatch.setattr("os.fsync", full)
+    assert cli.main(["selfcheck", "--backend", "numpy", "--json", str(path)]) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert path.read_text() == "old"
 
 
 def test_the_hash_sees_every_source_that_counts(tmp_path, monkeypatch):
@@ -102,8 +192,8 @@ def test_the_hash_sees_every_source_that_counts(tmp_path, monkeypatch):
     first = selfcheck.sources()
     (tmp_path / "backends" / "x.py").write_text("a = 2\n")
     second = selfcheck.sources()
-    (tmp_path / "plot").mkdir()
-    (tmp_path / "plot" / "y.py").write_text("b = 1\n")
+    (tmp_path / "look").mkdir()
+    (tmp_path / "look" / "y.py").write_text("b = 1\n")
     assert len({before, first, second}) == 3
     assert selfcheck.sources() == second
 
