@@ -2,10 +2,12 @@ import os
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
 import xpnet as xn
+from xpnet import selfcheck
 from xpnet.cli import main
 
 
@@ -99,3 +101,71 @@ def test_doctor_survives_a_backend_that_breaks(capsys, monkeypatch):
     monkeypatch.setattr("xpnet.cli.backend", broken)
     assert main(["doctor"]) == 1
     assert capsys.readouterr().out.endswith("\nXPNET_BACKEND cannot be used: libfoo.so: undefined symbol\n")
+
+
+WRONG_FILES = {
+    "missing": None,
+    "not JSON": "no result",
+    "not UTF-8": b"\xff\xfe",
+    "a list": "[]",
+    "another object": '{"backend": "numpy"}',
+    "no figures": '{"backend": "numpy", "versions": {}, "quick": false, "checks": [3], "date": ""}',
+    "a version that is a list": '{"versions": []}',
+}
+
+
+@pytest.mark.parametrize("name", WRONG_FILES)
+def test_a_file_that_is_no_result_is_told_in_one_line(name, tmp_path, capsys):
+    path, content = tmp_path / "result.json", WRONG_FILES[name]
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert main(["selfcheck", "--table", str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith((f"cannot read {path}: ", f"{path} is not what `xpnet selfcheck --json` writes ("))
+
+
+@pytest.mark.parametrize("place", ["", "file.txt/x.json"])
+def test_a_place_that_cannot_be_written_is_refused_before_the_checks(place, tmp_path, capsys, monkeypatch):
+    (tmp_path / "file.txt").write_text("here already")
+    monkeypatch.setattr(selfcheck, "run", lambda *_: pytest.fail("the checks ran"))
+    assert main(["selfcheck", "--json", str(tmp_path / place)]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(f"cannot write {tmp_path / place}: ")
+
+
+def test_a_folder_without_the_right_to_write_is_refused_before_the_checks(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(selfcheck, "run", lambda *_: pytest.fail("the checks ran"))
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
+    assert main(["selfcheck", "--json", str(tmp_path / "x.json")]) == 2
+    assert "may not be written" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_backend_left_out_is_the_environments(monkeypatch, capsys):
+    asked = []
+
+    def run(name, quick):
+        asked.append(name)
+        raise xn.BackendError("not now")
+
+    monkeypatch.setattr(selfcheck, "run", run)
+    for value in ("strict", "numpy", ""):
+        monkeypatch.setenv("XPNET_BACKEND", value)
+        assert main(["selfcheck"]) == 2
+    assert main(["selfcheck", "--backend", "torch"]) == 2
+    assert asked == ["strict", "numpy", "auto", "torch"]
+
+
+def test_a_result_that_cannot_be_saved_at_last_leaves_the_old_one(tmp_path, capsys, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "x.json"
+    path.write_text("old")
+    monkeypatch.setattr(selfcheck, "CHECKS", ())
+    monkeypatch.setattr("os.fsync", full)
+    assert main(["selfcheck", "--backend", "numpy", "--json", str(path)]) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert path.read_text() == "old"
