@@ -3,14 +3,14 @@
     def test_softplus(xp, device):
         x = xp.asarray([-1.0, 2.0], device=device)
 
-`pytest --backends numpy,strict,torch:cuda:0` chooses some; a library that is missing is skipped with the reason. pytest
-imports this file in every project where xpnet is installed, so it lies beside the package, and imports it when a test
-asks.
+`pytest --backends numpy,strict,torch:cuda:0` chooses some. A library that is missing is skipped with the reason, but
+fails where it was asked for by name. pytest imports this file in every project where xpnet is installed, so it lies
+beside the package, and imports it when a test asks.
 """
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -25,32 +25,52 @@ MARKERS = (
     "xfail_backend(*names, reason, raises, strict, run): expect the test to fail on these backends",
     "needs(*capabilities, reason): skip the test where the backend lacks one of these, such as float64 or mutable",
 )
+SCOPES: tuple[Literal["function", "class", "module", "package", "session"], ...]
+SCOPES = ("function", "class", "module", "package", "session")
 OPTIONS = {"skip_backend": {"reason"}, "needs": {"reason"}, "xfail_backend": {"reason", "raises", "strict", "run"}}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--backends`."""
+    """Add `--backends`, which may be repeated, and the standing choice that it replaces."""
     text = f"backends to run tests on, with commas between, by library, id or library:device: {', '.join(IDS)} (all)"
-    parser.getgroup("xpnet").addoption("--backends", default="", metavar="LIST", help=text)
+    parser.getgroup("xpnet").addoption("--backends", action="append", default=[], metavar="LIST", help=text)
+    parser.addini("xpnet_backends", "as --backends, which replaces it; what is missing is skipped", "args", default=[])
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Describe the markers, and check the names that were chosen."""
     for line in MARKERS:
         config.addinivalue_line("markers", line)
-    for word in _words(config):
+    for source, word in [("--backends", w) for w in _asked(config)] + [
+        ("xpnet_backends", w) for w in _standing(config)
+    ]:
         if not _is_backend(word):
-            raise pytest.UsageError(f'--backends: unknown backend "{word}", {_choices()}')
+            raise pytest.UsageError(f'{source}: unknown backend "{word}", {_choices()}')
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make one test for each backend of every test that asks for one, by whichever fixture."""
     if "xpnet_backend" in metafunc.fixturenames:
-        words = _words(metafunc.config) or list(IDS)
+        words = _asked(metafunc.config) or _standing(metafunc.config) or list(IDS)
         extra = [word for word in words if ":" in word and word not in IDS]
         ids = [name for name in (*IDS, *dict.fromkeys(extra)) if any(_means(word, name) for word in words)]
-        metafunc.parametrize("xpnet_backend", [pytest.param(n, marks=_gpu(n)) for n in ids], indirect=True)
+        params = [pytest.param(n, marks=_gpu(n)) for n in ids]
+        metafunc.parametrize("xpnet_backend", params, indirect=True, scope=_life(metafunc))
+
+
+def _life(metafunc: pytest.Metafunc) -> Literal["function", "class", "module", "package", "session"]:
+    """Return how long a test's backend lives: as long as the longest-lived fixture of the project that asks for it.
+
+    pytest puts tests that share such a fixture one after the other; all others stay in the order of the file.
+    """
+    fixtures = {name: found[-1] for name, found in getattr(metafunc, "_arg2fixturedefs", {}).items()}
+    asking, before = {"xpnet_backend"}, 0
+    while len(asking) > before:
+        before = len(asking)
+        asking |= {name for name, fixture in fixtures.items() if asking & set(fixture.argnames)}
+    scopes = [fixtures[name].scope for name in asking if fixtures[name].func.__module__ != __name__]
+    return max(scopes, key=SCOPES.index, default="function")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -68,51 +88,74 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(effect(**dict(mark.kwargs) | {"reason": f"{name}: {reason}"}))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def xpnet_backend(request: pytest.FixtureRequest) -> Iterator["Backend"]:
     """The same as `backend`, under a name that no other project has."""
     from xpnet.errors import BackendError
-    from xpnet.testing.backends import open_backend
-    from xpnet.testing.capabilities import has
+    from xpnet.testing.backends import connect
 
     name: str = request.param
-    needs = {what: mark.kwargs["reason"] for mark in request.node.iter_markers("needs") for what in mark.args}
     with ExitStack() as stack:
         try:
-            chosen = stack.enter_context(open_backend(name, needs))
+            chosen = stack.enter_context(connect(name))
         except BackendError as error:
-            if name.startswith("strict"):
-                raise
+            if _asked(request.config) or name.startswith("strict"):
+                pytest.fail(f"{name}: {error}", pytrace=False)
             pytest.skip(f"{name}: {error}")
-        for what, reason in needs.items():
-            if not has(chosen, what):
-                pytest.skip(f"{name} lacks {what}: {reason}")
         yield chosen
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
+def _xpnet_rules(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Hold a test and its own fixtures to what it says that it needs; those that serve many tests are free."""
+    if _backend_id(request.node) is None:
+        yield
+        return
+    from xpnet.testing.backends import hold
+    from xpnet.testing.capabilities import has
+
+    chosen = request.getfixturevalue("xpnet_backend")
+    needs = {what: mark.kwargs["reason"] for mark in request.node.iter_markers("needs") for what in mark.args}
+    with hold(chosen, needs):
+        for what, reason in needs.items():
+            if not has(chosen, what):
+                pytest.skip(f"{_backend_id(request.node)} lacks {what}: {reason}")
+        yield
+
+
+@pytest.fixture(scope="session")
 def backend(xpnet_backend: "Backend") -> "Backend":
     """Each backend in turn, float64 available on all: NumPy, NumPy with read-only inputs, array-api-strict, …"""
     return xpnet_backend
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def xp(xpnet_backend: "Backend") -> Any:
     """The array namespace of each backend in turn; on `numpy-readonly` what `xp.asarray` gives cannot be written."""
     return xpnet_backend.xp
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def device(xpnet_backend: "Backend") -> Any:
     """The device of each backend in turn, for `device=`."""
     return xpnet_backend.device
 
 
-def _words(config: pytest.Config) -> list[str]:
-    return [word.strip() for word in str(config.getoption("--backends")).split(",") if word.strip()]
+def _asked(config: pytest.Config) -> list[str]:
+    """Return the words of `--backends`: what was asked for by name."""
+    return _words(config.getoption("--backends"))
 
 
-def _backend_id(item: pytest.Item) -> str | None:
+def _standing(config: pytest.Config) -> list[str]:
+    """Return the words of the setting `xpnet_backends`."""
+    return _words(config.getini("xpnet_backends"))
+
+
+def _words(lists: list[str]) -> list[str]:
+    return [word.strip() for text in lists for word in text.split(",") if word.strip()]
+
+
+def _backend_id(item: Any) -> str | None:
     """Return the id of the backend a test runs on, None if it asks for none."""
     return item.callspec.params.get("xpnet_backend") if hasattr(item, "callspec") else None
 

@@ -116,7 +116,7 @@ def checks() -> str:
 
 def figures(check: dict[str, Any]) -> str:
     """Return the first figures of a check, or its error."""
-    if not check["passed"]:
+    if check["passed"] is False:
         return f"**failed**: {check['error']}"
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in list(check["figures"].items())[:2])
 

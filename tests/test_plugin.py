@@ -1,11 +1,16 @@
 import operator
 import subprocess
 import sys
+import tomllib
+from importlib.util import find_spec
+from pathlib import Path
 from types import SimpleNamespace
 
+import array_api_strict  # noqa: F401  (pytester forgets what is imported in its tests, and the backend would remember)
 import numpy as np
 import pytest
 
+import pytest_xpnet
 import xpnet as xn
 from xpnet.testing.backends import ReadOnlyNumpy, SyncError, open_backend
 from xpnet.testing.capabilities import PROBES, has
@@ -130,15 +135,79 @@ def test_it(backend):
 """
 
 
-def test_the_fixture_runs_every_backend_and_skips_by_name(pytester):
+@pytest.fixture
+def missing(monkeypatch):
+    """Make a library one that is not installed."""
+
+    def missing(library):
+        def connect(name):
+            if name.startswith(library):
+                raise xn.BackendError(f"{library} is not installed: install it")
+            return xn.backend(name)
+
+        monkeypatch.setattr("xpnet.testing.backends.backend", connect)
+
+    return missing
+
+
+@pytest.mark.parametrize("library", ["torch", "jax", "cupy"])
+def test_what_is_missing_is_skipped_by_name_and_fails_where_it_was_asked_for(pytester, missing, library):
+    missing(library)
+    pytester.makepyfile(TEST, test_plain="def test_plain(): pass")
+    others = ["-k", " and ".join(f"not {name}" for name in {"torch", "jax", "cupy"} - {library})]
+    for standing in ("", f"xpnet_backends = numpy, strict {library}"):
+        pytester.makeini(f"[pytest]\n{standing}")
+        result = pytester.runpytest("-rs", *others)
+        result.assert_outcomes(passed=4, skipped=1, deselected=0 if standing else 2)
+        result.stdout.fnmatch_lines([f"*SKIPPED*: {library}: {library} is not installed: install it"])
+    result = pytester.runpytest("-rE", "--backends", f"numpy,{library}")
+    result.assert_outcomes(passed=3, errors=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        [f"{library}: {library} is not installed: install it", f"ERROR *test_it[[]{library}[]]*"]
+    )
+
+
+def test_strict_is_never_skipped(pytester, missing):
+    missing("strict")
     pytester.makepyfile(TEST)
-    result = pytester.runpytest("-rs", "-v", "--backends", "numpy,strict:device1,cupy")
-    outcomes = result.parseoutcomes()
-    assert outcomes["passed"] + outcomes.get("skipped", 0) == 4
-    for name in ("numpy", "numpy-readonly", "strict:device1"):
-        result.stdout.fnmatch_lines([f"*test_it[[]{name}[]] PASSED*"])
-    if "skipped" in outcomes:
-        result.stdout.fnmatch_lines(["*SKIPPED*cupy: *"])
+    pytester.makeini("[pytest]\nxpnet_backends = strict")
+    result = pytester.runpytest()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["strict:device1: strict is not installed: install it"])
+
+
+@pytest.mark.parametrize("name", ["numpy:9", "torch:cuda:7", "strict:device9"])
+def test_a_device_that_is_not_there_is_refused_alike(pytester, name):
+    library = name.partition(":")[0]
+    if library != "strict" and not find_spec(library):
+        pytest.skip(f"{library} is not installed")
+    pytester.makepyfile(TEST)
+    result = pytester.runpytest_subprocess("--backends", name)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([f"{name}: *"])
+
+
+def test_choices_add_up_and_replace_the_standing_one(pytester):
+    pytester.makepyfile(TEST)
+    pytester.makeini("[pytest]\nxpnet_backends = strict numpy-readonly")
+    for options, ids in [
+        ([], ["numpy-readonly", "strict:device1"]),
+        (
+            ["--backends", "numpy-readonly", "--backends", "strict:CPU_DEVICE,jax"],
+            ["numpy-readonly", "jax", "strict:CPU_DEVICE"],
+        ),
+        (["--backends=torch"], ["torch"]),
+    ]:
+        lines = pytester.runpytest("--collect-only", "-q", *options).outlines
+        assert [line.partition("test_it")[2] for line in lines if "test_it" in line] == [f"[{name}]" for name in ids]
+    pytester.makepyprojecttoml("[tool.pytest.ini_options]\nxpnet_backends = ['numpy', 'strict']")
+    (pytester.path / "tox.ini").unlink()
+    pytester.runpytest().assert_outcomes(passed=3)
+    pytester.makepyprojecttoml("[tool.pytest.ini_options]\nxpnet_backends = ['keras']")
+    result = pytester.runpytest()
+    result.stderr.fnmatch_lines(['*xpnet_backends: unknown backend "keras", choose from numpy, *'])
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
 
 
 def test_xp_and_device_come_from_the_backend_and_a_test_runs_once_for_each(pytester):
@@ -164,13 +233,13 @@ def test_all_backends_are_there_if_none_is_chosen_and_devices_can_be_named(pytes
     ids = ["numpy", "numpy-readonly", "strict:device1", "torch", "jax", "cupy"]
     assert [line.partition("test_it")[2] for line in collected if "test_it" in line] == [f"[{name}]" for name in ids]
     chosen = "torch:cuda:0, strict:CPU_DEVICE,numpy:9,strict:CPU_DEVICE"
-    result = pytester.runpytest_subprocess("-v", "-rs", "--backends", chosen)
+    result = pytester.runpytest_subprocess("-v", "--backends", chosen)
     result.stdout.fnmatch_lines(
-        ["*test_it[[]strict:CPU_DEVICE[]] PASSED*", '*numpy:9: NumPy has the device "cpu" alone*']
+        ["*test_it[[]strict:CPU_DEVICE[]] PASSED*", 'numpy:9: NumPy has the device "cpu" alone*']
     )
     assert sum(result.parseoutcomes().values()) == 3
     outcomes = pytester.runpytest_subprocess("-m", "not gpu", "--backends", chosen).parseoutcomes()
-    assert outcomes == {"passed": 1, "skipped": 1, "deselected": 1}
+    assert outcomes == {"passed": 1, "errors": 1, "deselected": 1}
 
 
 @pytest.mark.parametrize("word", ["keras", "torch:", "numpy-writable", ":cpu"])
@@ -188,20 +257,96 @@ def test_gpu_mark_leaves_cupy_out(pytester):
     assert outcomes == {"passed": 2, "deselected": 1}
 
 
-def test_strict_is_never_skipped(pytester):
-    pytester.makeconftest("""
+# From fixtures of any scope
+
+
+SCOPED = """
 import pytest
-@pytest.fixture(autouse=True)
-def no_strict(monkeypatch):
-    import xpnet.backends.strict as room
-    from xpnet.backends import _open
-    _open.cache_clear()
-    monkeypatch.setattr(room, "xp", None)
+MADE = []
+@pytest.fixture(scope="{scope}")
+def table(xp, device, backend):
+    x = xp.asarray([3.0, -1.0], device=device)
+    MADE.append(backend.name)
+    return x[x > 0] if backend.name == "strict" else x  # not held to what one test needs
+@pytest.fixture
+def held(xp, table):
+    return xp.asarray(table, copy=True)
+class TestTable:
+    def test_one(self, backend, table, xp):
+        assert backend.owns(table) and table.dtype == xp.float64
+        assert backend.name != "strict" or table.shape == (1,)
+    def test_two(self, table, held):
+        pass
+    @pytest.mark.needs("boolean_indexing", reason="picks by a mask")
+    def test_three(self, table):
+        table[table > 0]
+    def test_four(self, table, backend):
+        if backend.name == "strict":
+            with pytest.raises(RuntimeError, match="boolean_indexing"):
+                table[table > 0]
+            with pytest.raises(AssertionError, match="the host must wait"):
+                float(table[0])
+"""
+
+
+@pytest.mark.parametrize(("scope", "made"), [("class", 1), ("module", 1), ("package", 1), ("session", 1)])
+def test_a_fixture_of_any_scope_may_ask_for_a_backend_and_is_made_once(pytester, scope, made):
+    after = "def test_after(): assert len(MADE) == COUNT\n"
+    free = """
+def test_free():
+    import array_api_strict as xp
+    assert xp.get_array_api_strict_flags()["boolean_indexing"] and float(xp.asarray(1.0)) == 1.0
+"""
+    pytester.makepyfile(
+        test_a=SCOPED.format(scope=scope) + free,
+        test_b="from test_a import MADE\nCOUNT = " + str(3 * made) + "\n" + after,
+    )
+    pytester.runpytest("--backends", "numpy,strict").assert_outcomes(passed=3 * 4 + 2)
+
+
+def test_a_long_lived_backend_has_float64_on_jax(pytester):
+    pytest.importorskip("jax")
+    pytester.makepyfile("""
+import pytest
+@pytest.fixture(scope="module")
+def table(xp, device):
+    return xp.ones(2, dtype=xp.float64, device=device)
+def test_one(table, xp): assert table.dtype == (table + xp.zeros(2)).dtype == xp.float64
+def test_two(table, backend): assert backend.asarray([1.0]).dtype == table.dtype
 """)
-    pytester.makepyfile(TEST)
-    result = pytester.runpytest("--backends", "strict")
-    result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*array-api-strict is not installed*"])
+    pytester.makepyfile(test_z="import jax\ndef test_off(): assert not jax.config.jax_enable_x64")
+    pytester.runpytest_subprocess("--backends", "jax").assert_outcomes(passed=3)
+
+
+def test_what_is_missing_fails_in_a_long_lived_fixture_too(pytester):
+    pytester.makepyfile("""
+import pytest
+@pytest.fixture(scope="module")
+def table(xp): return xp.ones(2)
+def test_one(table): pass
+def test_two(table): pass
+""")
+    pytester.makeini("[pytest]\nxpnet_backends = numpy:9 numpy")
+    pytester.runpytest().assert_outcomes(passed=4, skipped=2)
+    pytester.runpytest("--backends", "numpy:9,numpy").assert_outcomes(passed=4, errors=2)
+
+
+def test_tests_without_a_long_lived_fixture_stay_in_the_order_of_the_file(pytester):
+    pytester.makepyfile("def test_a(xp): pass\ndef test_b(): pass\ndef test_c(backend): pass")
+    lines = pytester.runpytest("--collect-only", "-q", "--backends", "numpy,strict").outlines
+    ids = [f"[{name}]" for name in ("numpy", "numpy-readonly", "strict:device1")]
+    expected = [f"test_a{i}" for i in ids] + ["test_b"] + [f"test_c{i}" for i in ids]
+    assert [line.rpartition("::")[2] for line in lines if "::" in line] == expected
+
+
+def test_hypothesis_finds_nothing_wrong_with_the_fixtures(pytester):
+    pytester.makepyfile("""
+from hypothesis import given, strategies as st
+@given(st.integers(0, 3))
+def test_it(backend, xp, device, n):
+    assert xp.ones(n, device=device).shape == (n,)
+""")
+    pytester.runpytest_subprocess("-W", "error", "--backends", "numpy,strict").assert_outcomes(passed=3)
 
 
 # Its markers
@@ -324,6 +469,32 @@ def test_a_projects_own_option_can_have_the_place_of_ours(pytester):
     pytester.makeconftest("def pytest_addoption(parser): parser.addoption('--backends', default='own')")
     pytester.makepyfile("def test_mine(pytestconfig): assert pytestconfig.getoption('--backends') == 'own'")
     pytester.runpytest("-p", "no:xpnet").assert_outcomes(passed=1)
+
+
+ONCE = """
+import importlib.metadata, pathlib, sys
+import pytest
+found = importlib.metadata.distributions
+def distributions(**options):
+    own = importlib.metadata.PathDistribution(pathlib.Path("mine-1.dist-info").resolve())
+    return [own, *(d for d in found(**options) if d.name != "xpnet")]
+importlib.metadata.distributions = distributions
+sys.exit(pytest.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["-p", "pytest_xpnet"], ["-p", "no:xpnet"]])
+def test_the_plugin_may_be_asked_for_by_name_too(pytester, monkeypatch, options):
+    """The entry point has the module's own name, so that pytest knows it again."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    entries = [f"{name} = {module}" for name, module in project["entry-points"]["pytest11"].items()]
+    folder = pytester.mkdir("mine-1.dist-info")
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
+    (folder / "entry_points.txt").write_text("\n".join(["[pytest11]", *entries]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(pytest_xpnet.__file__).parent))
+    pytester.makepyfile(TEST, once=ONCE)
+    done = pytester.run(sys.executable, "once.py", *options, *([] if "no:xpnet" in options else ["--backends=numpy"]))
+    done.assert_outcomes(**({"errors": 1} if "no:xpnet" in options else {"passed": 2}))
 
 
 def test_the_plugin_imports_neither_xpnet_nor_numpy_before_a_test_asks():

@@ -83,7 +83,7 @@ FAULTS = [
     ("output_shape", "has shape"),
     ("changes dtype", "output for input (0, 3)"),
     ("keeps state", "a second call"),
-    ("changes x", "modified its argument x"),
+    ("changes x", "modified its argument input"),
     ("changes dy", "modified its argument dy"),
     ("fails for a batch of 0", "no samples"),
     ("garbage in out", "given windows"),  # the last: array-api-strict is given no windows to write into
@@ -161,8 +161,125 @@ def test_gradcheck_says_where_and_both_values():
         check_gradient(function, {"a": np.asarray([0.0, 2.0])}, backend="numpy", who="square")
     assert "square on numpy: ∂output[1]/∂a[1] is 6 by backward and 4" in str(caught.value)
     assert "tolerance 3.7e-09" in str(caught.value)
+    assert "off by 5.0e-01 of this entry, and by 5.0e-01 of the largest entry or output" in str(caught.value)
     with pytest.raises(ValueError, match="use a batch of at least 1"):
         gradcheck(xn.ReLU(), (0, 3), backend="numpy")
+
+
+def test_gradcheck_tells_a_small_entrys_own_error_from_the_one_that_the_tolerance_is_for():
+    """Half of an entry that is a hundredth of the largest: 50 % of the entry, 0.5 % of the largest."""
+
+    def function(a):
+        slope = np.asarray([1.0, 100.0])
+        return a * slope, lambda dy: (dy * slope * np.asarray([0.5, 1.0]),)
+
+    with pytest.raises(AssertionError) as caught:
+        check_gradient(function, {"a": np.ones(2)}, backend="numpy")
+    assert "is 0.5 by backward and 1 by central differences: off by 5.0e-01 of this entry" in str(caught.value)
+    assert "and by 5.0e-03 of the largest entry or output (tolerance 3.7e-09)" in str(caught.value)
+
+
+def test_random_directions_name_the_unit_of_their_error():
+    with pytest.raises(AssertionError, match="of the gradient's norm or the largest output \\(tolerance"):
+        gradcheck(Wrong(200, 100, fault="sign"), (8, 200), backend="numpy")
+
+
+def test_an_entry_that_should_be_zero_is_infinitely_far_off():
+    with pytest.raises(AssertionError, match="is 1 by backward and 0 by central differences: off by inf of this entry"):
+        check_gradient(lambda a: (a * 0.0, lambda dy: (dy,)), {"a": np.ones(1)}, backend="numpy")
+
+
+def test_a_gradient_of_another_shape_is_named():
+    for size in (2, 2000):  # the whole Jacobian, random directions
+        with pytest.raises(AssertionError, match=rf"^the gradient of a has shape \(1, {size}\), not \({size},\)$"):
+            check_gradient(lambda a: (a, lambda dy: (dy[None, :],)), {"a": np.ones(size)}, backend="numpy")
+
+
+# Layers that carry buffers
+
+
+@dataclass(frozen=True)
+class Centered(Layer):
+    """y = x − μ with μ the batch's mean in training and the running one else, as a layer of running statistics does."""
+
+    fault: str = ""
+
+    def forward(self, params, x, ctx):
+        xp, running = ctx.xp, ctx.buffers["mean"]
+        mean = xp.mean(x, axis=0) if ctx.training and x.shape[0] else running
+        if self.fault == "writes into the buffer":
+            running += 1.0
+        if self.fault == "rebinds in inference" or ctx.training:
+            ctx.buffers["mean"] = 0.9 * running + 0.1 * mean
+        if self.fault == "another precision":
+            ctx.buffers["mean"] = xp.astype(mean, xp.float64)
+        if self.fault == "another shape":
+            ctx.buffers["mean"] = mean[None, :]
+        if self.fault == "another name":
+            ctx.buffers["means"] = mean
+        batch = ctx.training and x.shape[0]
+
+        def backward(dy, need_dx=True, out=()):
+            return dy - xp.mean(dy, axis=0) if batch else dy, ()
+
+        return x - mean, backward
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_buffers_are_the_same_at_every_forward_pass(training, backend):
+    buffers = {"mean": np.asarray([1.0, 2.0, 3.0])}
+    assert check_layer(Centered(), (4, 3), backend=backend, training=training, buffers=buffers) < 1e-9
+    here = {"mean": backend.asarray(buffers["mean"])}
+    assert gradcheck(Centered(), (4, 3), backend=backend, training=training, buffers=here) < 1e-9
+    assert buffers["mean"].tolist() == backend.asnumpy(here["mean"]).tolist() == [1.0, 2.0, 3.0]
+
+
+BUFFER_FAULTS = [
+    ("writes into the buffer", True, "modified its argument mean"),
+    ("rebinds in inference", False, "buffer mean was rebound, but this is not training"),
+    ("another precision", True, r"buffer mean is \S*float32 \(3,\) before, \S*float64 \(3,\) after"),
+    ("another shape", True, r"buffer mean is \S*float32 \(3,\) before, \S*float32 \(1, 3\) after"),
+    ("another name", True, r"buffers are \['mean'\] before, \['mean', 'means'\] after"),
+]
+
+
+@pytest.mark.parametrize("name", ["numpy", "strict:device1"])
+@pytest.mark.parametrize(("fault", "training", "text"), BUFFER_FAULTS)
+def test_a_fault_with_buffers_is_caught(name, fault, training, text):
+    with open_backend(name) as backend, pytest.raises(AssertionError, match=text):
+        check_layer(Centered(fault), (4, 3), backend=backend, training=training, buffers={"mean": np.zeros(3)})
+
+
+# Sizes that come from arrays
+
+
+@dataclass(frozen=True)
+class Gain(Layer):
+    """y = x · g        x (N, I)   g (I,)"""
+
+    nin: int
+
+    def parameters(self):
+        return (Parameter("gain", (self.nin,), lambda rng, shape: np.ones(shape)),)
+
+    def output_shape(self, shape):
+        if shape[1:] != (self.nin,):
+            raise xn.ShapeError(f"expects input (N, {self.nin}), got {shape}", who="Gain")
+        return shape
+
+    def forward(self, params, x, ctx):
+        (gain,) = params
+
+        def backward(dy, need_dx=True, out=(None,)):
+            return dy * gain if need_dx else None, (ctx.xp.sum(dy * x, axis=0),)
+
+        return x * gain, backward
+
+
+@pytest.mark.parametrize("shape", [(np.int64(4), np.int32(3)), [4, 3], np.asarray([4, 3]), np.zeros((4, 3)).shape])
+def test_sizes_may_be_integers_of_any_kind(shape, backend):
+    assert check_layer(Gain(np.int64(3)), shape, backend=backend) < 1e-9
+    assert gradcheck(Gain(3), shape, backend=backend) < 1e-9
 
 
 # assert_close

@@ -6,6 +6,7 @@ worst error that it found beside the tolerance. What is written to a file says w
 
 import hashlib
 import json
+import os
 import platform
 import time
 import traceback
@@ -18,6 +19,8 @@ from typing import Any
 import numpy as np
 
 from xpnet.backends import Backend
+from xpnet.errors import CheckpointError, DataError
+from xpnet.files import storage
 from xpnet.selfcheck import numbers, training
 from xpnet.testing.backends import open_backend
 
@@ -25,6 +28,8 @@ CHECKS = (*numbers.CHECKS, *training.CHECKS)
 ROOT = Path(__file__).resolve().parents[1]
 OUTSIDE = ("look", "interop", "cli.py", "__main__.py", "testing/capabilities.py")
 """What a selfcheck says nothing about."""
+LEFT_OUT = ("left out", "not measured")
+"""How a check's figures begin where it looked at nothing."""
 
 
 def sources() -> str:
@@ -57,16 +62,18 @@ def examine(backend: Backend, quick: bool = False, show: bool = True) -> dict[st
         "quick": quick,
         "sources": sources(),
         "seconds": round(time.perf_counter() - begun, 1),
-        "passed": all(result["passed"] for result in done),
+        "passed": all(result["passed"] is not False for result in done),
+        **count(done),
         "checks": done,
     }
 
 
 def one(check: Any, backend: Backend, quick: bool, show: bool) -> dict[str, Any]:
-    """Run one check and say how it went; a check that raises has failed."""
+    """Run one check and say how it went: one that raises has failed, one that was left out has neither passed."""
     begun, result = time.perf_counter(), {"name": check.__name__, "what": check.__doc__.partition("\n")[0]}
     try:
-        result |= {"passed": True, "figures": check(backend, quick)}
+        figures = check(backend, quick)
+        result |= {"passed": None if left_out(figures) else True, "figures": figures}
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(where.filename).name}:{where.lineno}"
@@ -74,9 +81,26 @@ def one(check: Any, backend: Backend, quick: bool, show: bool) -> dict[str, Any]
     result["seconds"] = round(time.perf_counter() - begun, 2)
     if show:
         text = result.get("error") or ", ".join(f"{k} {v}" for k, v in result["figures"].items())
-        state = "ok" if result["passed"] else "FAILED"
-        print(f"{state:6} {check.__name__:14} {result['seconds']:6.1f} s  {text}", flush=True)
+        state = {True: "ok", False: "FAILED", None: "left out"}[result["passed"]]
+        print(f"{state:8} {check.__name__:14} {result['seconds']:6.1f} s  {text}", flush=True)
     return result
+
+
+def left_out(figures: dict[str, Any]) -> bool:
+    """Whether a check looked at nothing: --quick left it out, or this backend cannot be measured."""
+    return any(isinstance(figure, str) and figure.startswith(LEFT_OUT) for figure in figures.values())
+
+
+def count(checks: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """Return how many checks ran, passed and were left out; results of older versions say of these that they passed."""
+    ran = [check for check in checks if not left_out(check.get("figures", {}))]
+    return {"ran": len(ran), "succeeded": sum(check["passed"] for check in ran), "left_out": len(checks) - len(ran)}
+
+
+def tally(checks: Sequence[dict[str, Any]]) -> str:
+    """Say it in words: `13 of 13 checks passed, 2 left out`."""
+    ran, succeeded, left = count(checks).values()
+    return f"{succeeded} of {ran} checks passed" + (f", {left} left out" if left else "")
 
 
 def about(backend: Backend) -> dict[str, Any]:
@@ -86,19 +110,41 @@ def about(backend: Backend) -> dict[str, Any]:
     return {"device": backend.describe(), "machine": platform.platform(), "versions": versions | backend.versions()}
 
 
+def reserve(path: str) -> None:
+    """Make the folder of a result that will be saved; CheckpointError, in one line, if it cannot be saved there."""
+    folder = Path(path).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if Path(path).is_dir():
+            raise IsADirectoryError(0, "it is a folder")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(0, f"{folder} may not be written")
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write {path}: {error.strerror or error}: name a file in a folder of yours"
+        ) from None
+
+
 def save(result: dict[str, Any], path: str) -> None:
     """Write a result as JSON."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    reserve(path)
+    storage.write(Path(path), [(0, (json.dumps(result, indent=2) + "\n").encode())])
 
 
 def table(paths: Sequence[str | Path]) -> str:
     """Return the rows of the README's table of what was verified, from results that were saved."""
-    rows = []
-    for path in sorted(map(Path, paths)):
+    return "\n".join(_row(path) for path in sorted(map(Path, paths)))
+
+
+def _row(path: Path) -> str:
+    """Return one row; DataError, in one line, if this is no result of a selfcheck."""
+    try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        passed = sum(check["passed"] for check in result["checks"])
         versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-        what = f"selfcheck{' --quick' if result['quick'] else ''}: {passed} of {len(result['checks'])} checks"
-        rows.append(f"| {result['backend']} | {result['device']} | {versions} | {result['date'][:10]} | {what} |")
-    return "\n".join(rows)
+        what = f"selfcheck{' --quick' if result['quick'] else ''}: {tally(result['checks'])}"
+        return f"| {result['backend']} | {result['device']} | {versions} | {result['date'][:10]} | {what} |"
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        came = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise DataError(f"{path} is not what `xpnet selfcheck --json` writes ({came})") from None

@@ -43,23 +43,31 @@ def _read_only(xp: Namespace) -> Namespace:
 
 @contextmanager
 def open_backend(name: str, needs: Collection[str] = ()) -> Iterator[Backend]:
-    """Give the backend of a test by its name, with what the library needs switched on until the test is over.
+    """Give the backend of a test by its name, and hold the test to what it needs of it."""
+    with connect(name) as chosen, hold(chosen, needs):
+        yield chosen
 
-    array-api-strict has nothing that the standard makes optional, except what is named in `needs`.
-    """
+
+@contextmanager
+def connect(name: str) -> Iterator[Backend]:
+    """Give a backend by its name, float64 switched on as long as it is used."""
     if name == "numpy-readonly":
         yield ReadOnlyNumpy()
-    elif name.startswith("strict"):
-        chosen = backend(name)
-        free = "sync" in needs or chosen.device == chosen.xp.Device("CPU_DEVICE")
-        with _strict_flags(needs), nullcontext() if free else _no_reads(chosen.device):
-            yield chosen
-    elif name.startswith("jax"):
-        chosen = backend(name)
-        with _jax_float64():
-            yield chosen
-    else:
-        yield backend(name)
+        return
+    chosen = backend(name)
+    with _jax_float64() if chosen.name == "jax" else nullcontext():
+        yield chosen
+
+
+@contextmanager
+def hold(chosen: Backend, needs: Collection[str] = ()) -> Iterator[None]:
+    """Hold what runs to the standard: array-api-strict has nothing that is optional there, but for what is needed."""
+    if chosen.name != "strict":
+        yield
+        return
+    free = "sync" in needs or chosen.device == chosen.xp.Device("CPU_DEVICE")
+    with _strict_flags(needs), nullcontext() if free else _no_reads(chosen.device):
+        yield
 
 
 @contextmanager

@@ -5,7 +5,7 @@ two, and what remains is a multiple of eps^⅔. (Press et al., "Numerical Recipe
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -13,69 +13,71 @@ import numpy as np
 from xpnet.arrays import Array
 from xpnet.backends import Backend
 from xpnet.backends import backend as find_backend
-from xpnet.layers import Context, Layer
+from xpnet.layers import Layer
 from xpnet.losses import Loss
-from xpnet.parameters import Shape, draw
+from xpnet.parameters import Shape
 from xpnet.random import generator
+from xpnet.testing.trial import draw_trial
 
 EPS = float(np.finfo(np.float64).eps)
 STEP = EPS ** (1 / 3)
 TOLERANCE = 100 * EPS ** (2 / 3)
-"""Of the largest entry of the Jacobian or of the output, whichever is larger: 3.7e-9."""
-FULL = 1000
-"""Calls of the function up to which the whole Jacobian is compared; beyond, random directions."""
+"""In units of the largest entry of the Jacobian or of the output, whichever is larger: 3.7e-9."""
+FULL, RANDOM = 1000, 3
+"""Calls of the function up to which the whole Jacobian is compared; beyond, random directions, this many."""
 
 Function: TypeAlias = Callable[..., tuple[Array, Callable[[Array], Sequence[Array]]]]
 """`function(*arrays) -> (y, pullback)`, with `pullback(dy) -> one gradient for each array`."""
 
 
 class Entry(NamedTuple):
-    """One number that was compared: where it is, what backward says, what the differences say, the scale."""
+    """One number that was compared: its place, what backward and the differences say, and the unit of the error."""
 
     place: str
     backward: float
     difference: float
-    scale: float
+    unit: float
+    name: str
 
     @property
     def error(self) -> float:
-        """The relative error."""
-        return abs(self.backward - self.difference) / self.scale
+        """The error in that unit: what the tolerance is compared with."""
+        return abs(self.backward - self.difference) / self.unit
+
+    @property
+    def relative(self) -> float:
+        """The error in units of this entry alone."""
+        return abs(self.backward - self.difference) / abs(self.difference) if self.difference else math.inf
+
+    def __str__(self) -> str:
+        return (
+            f"{self.place} is {self.backward:.10g} by backward and {self.difference:.10g} by central differences: "
+            f"off by {self.relative:.1e} of this entry, and by {self.error:.1e} of {self.name}"
+        )
 
 
 def gradcheck(
     layer: Layer,
-    input_shape: Shape,
+    input_shape: Sequence[int],
     *,
     backend: str | Backend | None = None,
     seed: int = 0,
     training: bool = False,
     key: int = 0,
+    buffers: Mapping[str, Any] | None = None,
     tolerance: float | None = None,
 ) -> float:
-    """Compare a layer's or network's backward pass with central differences; return the worst relative error.
+    """Compare a layer's or network's backward pass with central differences; return the worst error.
 
     `input_shape` has the batch axis. x and θ are drawn from `seed`: x from N(0, 1), θ a little off its first values, so
-    that no bias is zero. The whole Jacobian for x and every parameter where it is small, random directions where it is
-    large. AssertionError names the layer, the parameter, the worst entry and both its values.
+    that no bias is zero. `buffers` are the running statistics by path, the same at every call. The whole Jacobian for x
+    and every parameter where it is small, random directions where it is large. The error is in units of the largest
+    entry or output. AssertionError names the layer, the parameter, the worst entry and both its values.
     """
     chosen = find_backend(backend)
-    layer.output_shape(input_shape)
-    rng = generator(seed, "gradcheck")
-    theta = draw(layer.layout, seed) + rng.normal(0.0, 0.1, layer.size)
-    arguments = {"input": rng.normal(size=input_shape)}
-    arguments |= {w.name: theta[w.start : w.stop].reshape(w.shape) for w in layer.layout}
-
-    def function(x: Array, *params: Array) -> tuple[Array, Callable[[Array], Sequence[Array]]]:
-        y, pullback = layer.forward(params, x, Context(chosen, training, key))
-
-        def backward(dy: Array) -> Sequence[Array]:
-            dx, gradients = pullback(dy, True, (None,) * len(params))
-            return dx, *gradients
-
-        return y, backward
-
-    return check_gradient(function, arguments, backend=chosen, seed=seed, tolerance=tolerance, who=str(layer))
+    trial = draw_trial(layer, input_shape, chosen, "float64", seed=seed, training=training, key=key, buffers=buffers)
+    arguments = {name: np.array(chosen.asnumpy(array)) for name, array in trial.arguments().items()}
+    return check_gradient(trial.forward, arguments, backend=chosen, seed=seed, tolerance=tolerance, who=str(layer))
 
 
 def gradcheck_loss(
@@ -109,7 +111,7 @@ def check_gradient(
     tolerance: float | None = None,
     who: str = "function",
 ) -> float:
-    """Compare any function's pullback with central differences, for every argument; return the worst relative error."""
+    """Compare any function's pullback with central differences, for every argument; return the worst error."""
     chosen = find_backend(backend)
     tolerance = TOLERANCE if tolerance is None else tolerance
 
@@ -120,50 +122,42 @@ def check_gradient(
             np.array(chosen.asnumpy(g)) for g in pullback(chosen.asarray(dy, dtype="float64"))
         ]
 
-    size = evaluate(**arguments)[0].size
-    if not size:
-        raise ValueError(f"{who}: nothing to compare, the output is empty: use a batch of at least 1")
-    calls = size + 2 * sum(a.size for a in arguments.values())
-    entries = _jacobian(evaluate, arguments) if calls <= FULL else _directions(evaluate, arguments, seed)
+    outputs, inputs = evaluate(**arguments)[0].size, sum(a.size for a in arguments.values())
+    if not outputs or not inputs:
+        raise ValueError(f"{who}: nothing to compare, input or output is empty: use a batch of at least 1")
+    full = outputs + 2 * inputs <= FULL
+    entries = _compare(evaluate, arguments, None if full else generator(seed, "gradcheck/directions"))
     worst = max(entries, key=lambda entry: math.inf if math.isnan(entry.error) else entry.error)
     if not worst.error <= tolerance:
-        raise AssertionError(
-            f"{who} on {chosen.name}: {worst.place} is {worst.backward:.10g} by backward and {worst.difference:.10g} "
-            f"by central differences (relative error {worst.error:.1e}, tolerance {tolerance:.1e})"
-        )
+        raise AssertionError(f"{who} on {chosen.name}: {worst} (tolerance {tolerance:.1e})")
     return worst.error
 
 
-def _jacobian(evaluate: Any, arguments: dict[str, np.ndarray]) -> Iterator[Entry]:
-    """Yield the worst entry of each argument's Jacobian ∂y/∂a: by rows from backward, by columns from differences."""
+def _compare(evaluate: Any, arguments: dict[str, np.ndarray], rng: np.random.Generator | None) -> Iterator[Entry]:
+    """Yield, for each argument a, the worst of ⟨u, ∂y/∂a v⟩: from backward as ⟨∂y/∂aᵀ u, v⟩, and from differences.
+
+    u and v are all unit vectors, and the numbers so the Jacobian's entries; given `rng`, a few random directions.
+    """
     y = evaluate(**arguments)[0]
-    rows = [evaluate(**arguments)[1](row.reshape(y.shape)) for row in np.eye(y.size)]
-    for name, gradients, a in zip(arguments, zip(*rows, strict=True), arguments.values(), strict=True):
-        backward = np.stack([g.reshape(-1) for g in gradients])  # (y.size, a.size)
-        assert backward.shape == (y.size, a.size), (
-            f"the gradient of {name} has {backward.shape[1]} numbers, not {a.size}"
-        )
-        columns = [_difference(evaluate, arguments, name, unit.reshape(a.shape)) for unit in np.eye(a.size)]
-        difference = np.stack(columns, axis=1)
-        scale = max(np.max(np.abs(difference)), np.max(np.abs(y)), np.finfo(float).tiny)
-        k, j = np.unravel_index(int(np.argmax(np.abs(backward - difference))), backward.shape)
-        place = f"∂output{_index(int(k), y.shape)}/∂{name}{_index(int(j), a.shape)}"
-        yield Entry(place, float(backward[k, j]), float(difference[k, j]), float(scale))
-
-
-def _directions(evaluate: Any, arguments: dict[str, np.ndarray], seed: int, count: int = 3) -> Iterator[Entry]:
-    """Yield, for each argument, ⟨u, ∂y/∂a v⟩ along random unit vectors u and v."""
-    rng = generator(seed, "gradcheck/directions")
-    for number in range(count):
-        y, pullback = evaluate(**arguments)
-        u = _unit(rng, y.shape)
-        for (name, a), gradient in zip(arguments.items(), pullback(u), strict=True):
-            assert gradient.shape == a.shape, f"the gradient of {name} has shape {gradient.shape}, not {a.shape}"
-            v = _unit(rng, a.shape)
-            difference = np.sum(u.reshape(-1) * _difference(evaluate, arguments, name, v))
-            scale = max(float(np.linalg.norm(gradient)), float(np.max(np.abs(y))), float(np.finfo(float).tiny))
-            place = f"the derivative along random direction {number} of {name}"
-            yield Entry(place, float(np.sum(gradient * v)), float(difference), scale)
+    us = _directions(y.size, rng)
+    pulled = [evaluate(**arguments)[1](u.reshape(y.shape)) for u in us]
+    for name, gradients, a in zip(arguments, zip(*pulled, strict=True), arguments.values(), strict=True):
+        for g in gradients:
+            assert g.shape == a.shape, f"the gradient of {name} has shape {g.shape}, not {a.shape}"
+        if not a.size:
+            continue
+        vs = _directions(a.size, rng)
+        rows = np.stack([g.reshape(-1) for g in gradients])
+        backward = rows @ vs.T
+        difference = us @ np.stack([_difference(evaluate, arguments, name, v.reshape(a.shape)) for v in vs], axis=1)
+        largest = np.max(np.abs(difference)) if rng is None else np.max(np.linalg.norm(rows, axis=1))
+        unit = max(float(largest), float(np.max(np.abs(y))), float(np.finfo(float).tiny))
+        unit_name = "the largest entry or output" if rng is None else "the gradient's norm or the largest output"
+        k, j = map(int, np.unravel_index(int(np.argmax(np.abs(backward - difference))), backward.shape))
+        place = f"∂output{_index(k, y.shape)}/∂{name}{_index(j, a.shape)}"
+        if rng is not None:
+            place = f"the derivative of random direction {k} of the output along random direction {j} of {name}"
+        yield Entry(place, float(backward[k, j]), float(difference[k, j]), unit, unit_name)
 
 
 def _difference(evaluate: Any, arguments: dict[str, np.ndarray], name: str, v: np.ndarray) -> np.ndarray:
@@ -173,9 +167,12 @@ def _difference(evaluate: Any, arguments: dict[str, np.ndarray], name: str, v: n
     return np.asarray(rise.reshape(-1) / np.sum((ahead - behind) * v))
 
 
-def _unit(rng: np.random.Generator, shape: Shape) -> np.ndarray:
-    v = rng.normal(size=shape)
-    return np.asarray(v / np.sqrt(np.sum(v * v)))
+def _directions(size: int, rng: np.random.Generator | None) -> np.ndarray:
+    """Return vectors of length 1 as rows: every axis, or a few at random."""
+    if rng is None:
+        return np.eye(size)
+    rows = rng.normal(size=(RANDOM, size))
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
 def _index(k: int, shape: Shape) -> str:
