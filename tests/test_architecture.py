@@ -15,6 +15,7 @@ ROOT = Path(xpnet.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
 ORDER = [
+    "version",
     "errors",
     "checks",
     "arrays",

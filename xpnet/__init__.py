@@ -46,6 +46,7 @@ from xpnet.parameters import Parameter
 from xpnet.schedules import constant, cosine, one_cycle, step_decay, warmup
 from xpnet.training.callbacks import Callback, EarlyStopping
 from xpnet.training.history import History
+from xpnet.version import __version__ as __version__
 
 __all__ = [
     "GELU",
@@ -116,8 +117,6 @@ if TYPE_CHECKING:
     from xpnet.look.live import Live, Movie
     from xpnet.look.microscope import Microscope
 
-    __version__: str
-
 LATER = {"Live": "xpnet.look.live", "Movie": "xpnet.look.live", "Microscope": "xpnet.look.microscope"}
 LATER |= {"export_onnx": "xpnet.interop.onnx", "plot": "xpnet.look.plot", "testing": "xpnet.testing"}
 
@@ -125,10 +124,6 @@ if not TYPE_CHECKING:  # or a type checker would take every name for one that is
 
     def __getattr__(name: str) -> object:
         """Import what training needs not when it is first asked for."""
-        if name == "__version__":
-            from importlib.metadata import version
-
-            return version("xpnet")
         if name not in LATER:
             raise AttributeError(f"module 'xpnet' has no attribute {name!r}")
         from importlib import import_module

@@ -4,10 +4,10 @@ import argparse
 import os
 import platform
 import sys
-from importlib.metadata import version
 
 from xpnet.backends import backend, examine
 from xpnet.errors import BackendError, CheckpointError, DataError
+from xpnet.version import __version__
 
 LEFT = 128 + 13
 """The status of a program whose reader has left, as a shell reports SIGPIPE."""
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
 def command(arguments: list[str] | None) -> int:
     """Read the arguments and run what they ask for."""
     parser = argparse.ArgumentParser(prog="xpnet", description="Neural networks on NumPy, CuPy, PyTorch and JAX.")
-    parser.add_argument("--version", action="version", version=f"xpnet {version('xpnet')}")
+    parser.add_argument("--version", action="version", version=f"xpnet {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     commands.add_parser("doctor", help="say which backends can be used here").set_defaults(run=doctor)
     check = commands.add_parser("selfcheck", help="compare a backend with NumPy and with itself")
@@ -48,7 +48,7 @@ def command(arguments: list[str] | None) -> int:
 
 def doctor() -> int:
     """Print every backend: usable or not, version, devices, and the remedy where it is not usable."""
-    print(f"xpnet {version('xpnet')}, Python {platform.python_version()}, {platform.system()} {platform.machine()}\n")
+    print(f"xpnet {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}\n")
     for report in examine():
         state = "usable" if report.problem is None else "not usable"
         print(f"{report.library:7} {report.version or '-':12} {state:11} {', '.join(report.devices) or report.problem}")

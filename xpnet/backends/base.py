@@ -98,6 +98,10 @@ class Backend:
         """Return a layer's own numbers, nested tuples of floats, as an array on this device."""
         return self.xp.asarray(values, dtype=dtype, device=self.device)
 
+    def adopt(self, host: np.ndarray) -> Array:
+        """Put a host array on this device that the caller gives away: the memory itself, where the library can."""
+        return self.asarray(host, dtype=host.dtype.name, copy=True)
+
     def asnumpy(self, array: Array) -> np.ndarray:
         """Bring an array home to the host's memory."""
         return np.asarray(array)

@@ -32,6 +32,10 @@ class NumpyBackend(InPlaceBackend):
         own = {"rules": "fused" if fused_available() else "plain", "kernels": str(kernels())}
         return super().bits() | own | host_bits()
 
+    def adopt(self, host: np.ndarray) -> Array:
+        """Return the array itself."""
+        return host
+
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """Return a @ b, in `out` if one is given."""
         return np.matmul(a, b, out=out)

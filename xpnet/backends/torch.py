@@ -39,6 +39,10 @@ class TorchBackend(InPlaceBackend):
         """Whether this is a tensor on this device."""
         return isinstance(array, torch.Tensor) and array.device == self.device
 
+    def adopt(self, host: np.ndarray) -> Array:
+        """Return a tensor in the same memory, on the CPU."""
+        return torch.from_numpy(host).to(self.device)
+
     def plain(self, array: Array) -> Array:
         """Return the tensor without its gradient, in the same memory."""
         return array.detach() if array.requires_grad else array

@@ -5,7 +5,6 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,8 @@ from xpnet.backends import Backend
 from xpnet.backends import backend as find_backend
 from xpnet.checks import integer
 from xpnet.errors import CheckpointError, DataWarning
-from xpnet.files import storage
-from xpnet.files.description import from_data, to_data
+from xpnet.files import description, storage
+from xpnet.files.description import from_data
 from xpnet.layers import Layer
 from xpnet.optimizers import Optimizer
 from xpnet.training import parts
@@ -24,6 +23,7 @@ from xpnet.training.history import History
 from xpnet.training.holder import Holder
 from xpnet.training.state import Run, State
 from xpnet.training.step import Step
+from xpnet.version import __version__
 
 PATH = str | os.PathLike[str]
 
@@ -45,28 +45,21 @@ def save(path: PATH, holder: Holder) -> None:
         for name, window in step.net.windows(vector).items()
     }
     arrays |= {f"buffer/{name}": home(array) for name, array in state.buffers.items()}
-    storage.write(Path(path), storage.encode(json.dumps(about), arrays))
+    storage.write(path, storage.encode(json.dumps(about), arrays))
 
 
 def describe(step: Step) -> dict[str, Any]:
     """Return a step as data; CheckpointError for a part that could not be made again from it."""
-    from importlib.metadata import PackageNotFoundError, version  # slow to import, and needed here alone
-
-    try:
-        ours = version("xpnet")
-    except PackageNotFoundError:
-        ours = "unknown"
     backend = step.backend
-    return {
-        "net": to_data(step.net),
-        "loss": to_data(step.loss),
-        "optimizer": to_data(step.optimizer),
-        "metrics": {name: to_data(metric) for name, metric in step.metrics.items()},
-        "seed": int(step.seed),
+    metrics = list(step.metrics.values())
+    made = description.describe(net=step.net, loss=step.loss, optimizer=step.optimizer, metrics=metrics)
+    return made | {
+        "metrics": dict(zip(step.metrics, made["metrics"], strict=True)),
+        "seed": step.seed,
         "dtype": step.dtype,
         "frozen": list(step.frozen),
         "bits": backend.bits(),
-        "versions": {"xpnet": ours, "numpy": np.__version__, backend.name: backend.version},
+        "versions": {"xpnet": __version__, "numpy": np.__version__, backend.name: backend.version},
     }
 
 
@@ -79,7 +72,7 @@ def _divide(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Vector]]:
 def load(path: PATH, backend: Backend, custom: Sequence[Callable[..., Any]]) -> tuple[Step, State, Run | None]:
     """Read them from a file, on any backend; CheckpointError says what is wrong with it."""
     try:
-        text, arrays = storage.decode(Path(path).read_bytes())
+        text, arrays = storage.read(path)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
     except ValueError as error:
@@ -122,11 +115,11 @@ def _state(about: dict[str, Any], arrays: Mapping[str, np.ndarray], step: Step) 
         raise ValueError(f"its arrays {came} are not the network's {expected}")
 
     def vector(prefix: str) -> Any:
-        return step.backend.asarray(_joined(arrays, prefix, step), copy=True)
+        return step.backend.adopt(_joined(arrays, prefix, step))
 
     slots = tuple(step.carried(vector(f"optimizer.{k}/")) for k in range(step.optimizer.moments))
     buffers = {
-        name.removeprefix("buffer/"): step.backend.asarray(array, copy=True)
+        name.removeprefix("buffer/"): step.backend.adopt(array)
         for name, array in arrays.items()
         if name.startswith("buffer/")
     }
@@ -142,14 +135,12 @@ def _state(about: dict[str, Any], arrays: Mapping[str, np.ndarray], step: Step) 
 
 
 def _joined(arrays: Mapping[str, np.ndarray], prefix: str, step: Step) -> np.ndarray:
-    """Return the host vector like θ whose windows have this prefix."""
-    joined = np.empty(step.net.size, dtype=step.dtype)
-    for window in step.net.layout:
-        array = arrays[prefix + window.name]
+    """Return the host vector like θ whose windows have this prefix: where they were read to, if it has θ's type."""
+    windows = [arrays[prefix + window.name] for window in step.net.layout]
+    for window, array in zip(step.net.layout, windows, strict=True):
         if array.shape != window.shape:
             raise ValueError(f'"{prefix}{window.name}" must have the shape {window.shape}')
-        joined[window.start : window.stop] = array.reshape(-1)
-    return joined
+    return storage.joined(windows).astype(step.dtype, copy=False)
 
 
 class Keeper:
@@ -157,7 +148,8 @@ class Keeper:
 
     def __init__(self, path: PATH, every: int | None, holder: Holder) -> None:
         self.every = None if every is None else integer("fit", "every", every)
-        describe(holder.step)  # what cannot be saved is refused now, not after an epoch
+        describe(holder.step)  # what cannot be saved is refused now, not after an epoch; and so is a bad path
+        storage.check(path)
         self.path, self.holder, self.saved = path, holder, holder.state.t
 
     def __call__(self, now: bool) -> None:
@@ -199,7 +191,7 @@ def from_host(host: dict[str, Any], backend: str | Backend | None = None) -> tup
     step = Step(**host["step"] | {"backend": find_backend(backend or host["step"]["backend"])})
 
     def place(array: Any) -> Any:
-        return step.backend.asarray(array, copy=True) if isinstance(array, np.ndarray) else array
+        return step.backend.adopt(array.copy()) if isinstance(array, np.ndarray) else array
 
     theta, *slots = (step.carried(place(vector)) for vector in (host["theta"], *host["slots"]))
     buffers = {name: place(buffer) for name, buffer in host["buffers"].items()}

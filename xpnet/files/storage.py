@@ -25,10 +25,8 @@ from xpnet.errors import CheckpointError
 from xpnet.files.looks import WEIGHTS, looks_like, opened
 from xpnet.files.writer import PATH, check, write
 
-__all__ = ["VERSION", "check", "decode", "encode", "joined", "plain", "read", "tensors", "write"]
+__all__ = ["check", "decode", "encode", "joined", "plain", "read", "tensors", "write"]
 
-VERSION = "0.1.0"
-"""xpnet's own version, known where no package metadata are installed."""
 FORMAT = "xpnet 1"
 TYPES = {"F32": "<f4", "F64": "<f8"}
 MORE = {"BF16": "<u2", "F16": "<f2", "BOOL": "?", "C64": "<c8"} | {

@@ -15,9 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from xpnet import Backend, Model, Scale, Sequential, ShapeError
 from xpnet.arrays import Array
+from xpnet.backends import Backend
+from xpnet.errors import ShapeError
 from xpnet.files import storage
+from xpnet.layers import Scale, Sequential
+from xpnet.model import Model
 
 INPUTS = ["bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))]
 INPUTS += ["float16", "float32", "float64"]

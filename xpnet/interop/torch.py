@@ -17,10 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from xpnet import CheckpointError, Layer, Model
 from xpnet.arrays import Vector
 from xpnet.backends import backend_of
+from xpnet.errors import CheckpointError
 from xpnet.files import storage
+from xpnet.layers import Layer
+from xpnet.model import Model
 from xpnet.parameters import Shape
 
 PATH = str | os.PathLike[str]

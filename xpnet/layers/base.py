@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from xpnet.arrays import Array, Namespace, Vector, describe, is_floating
 from xpnet.backends import Backend, backend_of
 from xpnet.backends import backend as find_backend
+from xpnet.checks import precision
 from xpnet.errors import ShapeError
 from xpnet.parameters import Parameter, Parts, Shape, Window, choose, draw, lay_out, split
 
@@ -77,8 +78,11 @@ class Layer(ABC):
         return self.layout[-1].stop if self.layout else 0
 
     def init(self, seed: int = 0, backend: str | Backend | None = None, dtype: str = "float32") -> Array:
-        """Return a new θ, one flat array; the same bits on every backend for the same seed."""
-        return find_backend(backend).asarray(draw(self.layout, seed, dtype), dtype=dtype, copy=True)
+        """Return a new θ, one flat array; the same bits on every backend for the same seed.
+
+        ValueError if `dtype` is not "float32" or "float64", or the seed no integer in 0..2⁶⁴−1.
+        """
+        return find_backend(backend).adopt(draw(self.layout, seed, precision("init", dtype)))
 
     def decayed(self, flat: bool = True) -> Parts:
         """Return the parts of θ to which weight decay applies, the matrices: for a flat θ, or for its windows."""

@@ -12,10 +12,10 @@ import time
 import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import array_api_compat
 import numpy as np
 
 from xpnet.backends import Backend
@@ -23,6 +23,7 @@ from xpnet.errors import CheckpointError, DataError
 from xpnet.files import storage
 from xpnet.selfcheck import numbers, training
 from xpnet.testing.backends import open_backend
+from xpnet.version import __version__
 
 CHECKS = (*numbers.CHECKS, *training.CHECKS)
 ROOT = Path(__file__).resolve().parents[1]
@@ -105,7 +106,8 @@ def tally(checks: Sequence[dict[str, Any]]) -> str:
 
 def about(backend: Backend) -> dict[str, Any]:
     """Return the device and the versions of all that took part."""
-    versions: dict[str, str | None] = {name: version(name) for name in ("xpnet", "numpy", "array-api-compat")}
+    versions: dict[str, str | None] = {"xpnet": __version__, "numpy": np.__version__}
+    versions["array-api-compat"] = array_api_compat.__version__
     versions |= {"python": platform.python_version(), backend.name: backend.version}
     return {"device": backend.describe(), "machine": platform.platform(), "versions": versions | backend.versions()}
 
