@@ -194,8 +194,8 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path, sound):
     refused("0.weight", "does not lie where its shape says", data_offsets=[-48, 0])
     renamed = {("0.wight" if name == "0.weight" else name): entry for name, entry in header.items()}
     assert "are not the network's" in taken(tmp_path, sealed(renamed, description, body))
-    lacking = {name.replace("optimizer.2", "optimizer.9"): entry for name, entry in header.items()}
-    assert "'optimizer.2/0.weight'" in taken(tmp_path, sealed(lacking, description, body))
+    lacking = {name.replace("optimizer.1", "optimizer.9"): entry for name, entry in header.items()}
+    assert "'optimizer.1/0.weight'" in taken(tmp_path, sealed(lacking, description, body))
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path, sound):
         (("net",), {"is": "losses.huber"}, "it does not describe a network, a loss and an optimizer"),
         (("loss",), "cross_entropy", "it does not describe a network, a loss and an optimizer"),
         (("optimizer",), None, "it does not describe a network, a loss and an optimizer"),
-        (("optimizer", "beta1"), 7.0, "AdamW: beta1 must be below 1, got 7.0"),
+        (("optimizer", "beta1"), 7.0, "AdamW: beta1 must be a number of at least 0.0 and below 1.0, got 7.0"),
         (("net", "is"), "os.system", 'it needs "os.system", which is not one of xpnet\'s: hand it in, custom=[…]'),
         (("metrics",), ["accurate"], "unknown metric 'accurate'"),
         (("step",), -1, "it stands at step -1 of epoch 2"),

@@ -147,7 +147,10 @@ def test_a_network_that_is_one_layer(backend):
     model = xn.Model(
         xn.Linear(3, 2), xn.cross_entropy, xn.SGD(lambda step: 2e11 if step == 0 else 0.1), backend=backend
     )
-    with pytest.raises(NonFiniteError, match=r"at step 2 .* first non-finite value in the output of the network; "):
+    with (
+        pytest.warns(DataWarning, match="too large to train well"),
+        pytest.raises(NonFiniteError, match=r"at step 2 .* first non-finite value in the output of the network; "),
+    ):
         model.fit(X * 1e17, Y, epochs=2, batch_size=15)
 
 

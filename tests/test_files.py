@@ -9,7 +9,6 @@ import socket
 import stat
 import threading
 import time
-import tomllib
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -500,9 +499,3 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     for read in (storage.read, storage.tensors):
         with pytest.raises(ValueError, match=r"^it is a pipe, not a file$"):
             read(tmp_path / "pipe")
-
-
-def test_the_version_is_that_of_the_package():
-    project = Path(storage.__file__).parents[2] / "pyproject.toml"
-    project = project if project.exists() else Path(__file__).parents[1] / "pyproject.toml"
-    assert tomllib.loads(project.read_text())["project"]["version"] == storage.VERSION

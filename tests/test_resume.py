@@ -143,9 +143,7 @@ def test_what_cannot_be_resumed_says_so(tmp_path, monkeypatch):
             model("numpy").fit(x, y, epochs=3, batch_size=16, checkpoint=path)
     with pytest.raises(xn.DataError, match="the data are not those that this run was trained on"):
         xn.load(path).resume(x + 1, y)
-    with pytest.raises(
-        ValueError, match="every must be a number of steps of at least 1, or None for each epoch, got 0"
-    ):
+    with pytest.raises(ValueError, match="fit: every must be an integer of at least 1, got 0"):
         model("numpy").fit(x, y, checkpoint=path, every=0)
 
 

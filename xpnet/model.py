@@ -10,7 +10,6 @@ import numpy as np
 from xpnet.arrays import Array
 from xpnet.backends import Backend
 from xpnet.backends import backend as find_backend
-from xpnet.checks import integer, precision
 from xpnet.data import door
 from xpnet.data.source import Arrays, Validation
 from xpnet.errors import DataError
@@ -57,12 +56,11 @@ class Model(Assembly):
     ) -> None:
         if isinstance(seed, (list, tuple, Mapping)):
             raise TypeError(f"seed must be an integer, got {seed!r}: metrics are passed by name, metrics={seed!r}")
-        dtype, seed = precision("Model", dtype), integer("Model", "seed", seed, least=0)
         chosen = find_backend(backend)
         named, patterns = parts.named(metrics), parts.patterns(frozen)
         parts.check(net, loss, optimizer)
         step = Step(net, loss, optimizer, named, seed, chosen, dtype, patterns)
-        self.holder = Holder(step, step.start(net.init(seed, chosen, dtype)))
+        self.holder = Holder(step, step.start(net.init(step.seed, chosen, step.dtype)))
         trial.check_parts(net, loss)
 
     @classmethod

@@ -51,7 +51,7 @@ def save(path: PATH, holder: Holder) -> None:
 def describe(step: Step) -> dict[str, Any]:
     """Return a step as data; CheckpointError for a part that could not be made again from it."""
     backend = step.backend
-    metrics = list(step.metrics.values())
+    metrics = tuple(step.metrics.values())
     made = description.describe(net=step.net, loss=step.loss, optimizer=step.optimizer, metrics=metrics)
     return made | {
         "metrics": dict(zip(step.metrics, made["metrics"], strict=True)),

@@ -11,6 +11,7 @@ import numpy as np
 from xpnet import metrics, random
 from xpnet.arrays import Array, Vector, each
 from xpnet.backends import Backend
+from xpnet.checks import precision, seed, settle
 from xpnet.data.batches import gather
 from xpnet.data.source import Arrays
 from xpnet.layers import Layer
@@ -51,6 +52,7 @@ class Step:
     """The metrics as they are computed on certain data: see `on`."""
 
     def __post_init__(self) -> None:
+        settle(self, seed=seed(self.seed), dtype=precision("Model", self.dtype))
         self.optimizer.check(self.backend.xp.finfo(getattr(self.backend.xp, self.dtype)))
         names = [window.name for window in self.net.layout]
         for pattern in self.frozen:
