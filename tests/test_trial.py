@@ -281,3 +281,59 @@ def test_jax_compiles_nothing():
         assert [name for name in compiled if "backend_compile" in name], "the listener hears compilations"
     finally:
         jax.monitoring.clear_event_listeners()
+
+
+# In a model
+
+
+def probabilities(rng, n=400):
+    x = rng.normal(size=(n, 3)).astype("float32")
+    return x, (x[:, 0] > 0).astype("float32")
+
+
+def test_accuracy_of_a_sigmoid_counts_from_one_half(backend, rng):
+    x, y = probabilities(rng)
+    net = xn.Sequential(xn.Linear(3, 8), xn.Tanh(), xn.Linear(8, 1), xn.Sigmoid())
+    model = xn.Model(net, xn.mean_squared_error, xn.Adam(0.05), backend=backend, metrics=["accuracy", "zero_one"])
+    history = model.fit(x, y, epochs=8, batch_size=40, validation=0.25)
+    assert history["accuracy"][-1] > 0.9
+    assert history["val_accuracy"][-1] > 0.9
+    scores = model.evaluate(x, y)
+    assert scores["accuracy"] == pytest.approx(np.mean((model.predict(x)[:, 0] > 0.5) == (y > 0.5)), abs=1e-6)
+    assert scores["zero_one"] == pytest.approx(1 - scores["accuracy"], abs=1e-6)
+
+
+def test_r2_of_an_epoch_is_that_of_all_its_samples(backend, rng):
+    """Where θ stands still, the mean over batches, evaluation in parts and NumPy agree."""
+    x = rng.normal(size=(90, 3)).astype("float32")
+    y = (x @ np.asarray([[1.0, 0.2], [0.5, 0.0], [0.0, 3.0]]) + 5.0).astype("float32")
+    model = xn.Model(xn.Linear(3, 2), xn.mean_squared_error, xn.SGD(0.0), backend=backend, metrics=["r2"])
+    p = np.asarray(model.predict(x), dtype=float)
+    expected = np.mean(1 - np.sum((p - y) ** 2, axis=0) / np.sum((y - y.mean(axis=0)) ** 2, axis=0))
+    history = model.fit(x, y, batch_size=4, validation=(x, y))
+    assert history["r2"] == pytest.approx([expected], rel=1e-5)
+    assert history["val_r2"] == pytest.approx([expected], rel=1e-5)
+    assert model.evaluate(x, y, batch_size=7)["r2"] == pytest.approx(expected, rel=1e-5)
+    assert model.evaluate(x[:30], y[:30])["r2"] != pytest.approx(expected, rel=1e-3)
+
+
+def test_the_same_targets_are_compiled_for_once(rng):
+    x, y = probabilities(rng, 40)
+    model = xn.Model(xn.Linear(3, 1), xn.mean_squared_error, xn.SGD(0.01), backend="numpy", metrics=["r2"])
+    first = model.step.on(model._admit(x, y))
+    assert model.step.on(model._admit(x, y)) is first
+    assert model.step.on(model._admit(x, 2 * y)) is not first
+
+
+def test_a_metric_of_ones_own_sees_all_predictions(backend, rng):
+    x, y = probabilities(rng, 50)
+    seen = []
+
+    def span(prediction, target):
+        seen.append(prediction.shape[0])
+        return backend.xp.max(prediction) - backend.xp.min(prediction)
+
+    model = xn.Model(xn.Linear(3, 1), xn.mean_squared_error, xn.SGD(0.01), backend=backend, metrics=[span])
+    found = model.evaluate(x, y, batch_size=8)["span"]
+    assert found == pytest.approx(np.ptp(model.predict(x)), rel=1e-5)
+    assert seen[-1] == 50
