@@ -25,7 +25,7 @@ from xpnet.errors import CheckpointError
 from xpnet.files.looks import WEIGHTS, looks_like, opened
 from xpnet.files.writer import PATH, check, write
 
-__all__ = ["check", "decode", "encode", "joined", "plain", "read", "tensors", "write"]
+__all__ = ["check", "encode", "joined", "plain", "read", "tensors", "write"]
 
 FORMAT = "xpnet 1"
 TYPES = {"F32": "<f4", "F64": "<f8"}
@@ -167,11 +167,6 @@ def tensors(path: PATH) -> dict[str, np.ndarray]:
         arrays, _ = _arrays(file, entries)
     short = [name for name in arrays if header[name]["dtype"] == "BF16"]
     return arrays | {name: (arrays[name].astype(np.uint32) << 16).view(np.float32) for name in short}
-
-
-def decode(content: bytes) -> tuple[str, dict[str, np.ndarray]]:
-    """Return description and arrays of a file's content, as `read` does."""
-    return _read(io.BytesIO(content), len(content))
 
 
 def joined(arrays: Sequence[np.ndarray]) -> np.ndarray:

@@ -42,7 +42,8 @@ def layout(net: Layer) -> dict[str, tuple[int, ...]]:
 
 
 def name(function: Any) -> str:
-    """Return what a function is called."""
+    """Return what a function is called, a partial as what it is a part of."""
+    function = getattr(function, "func", function)
     return str(getattr(function, "__name__", type(function).__name__))
 
 
