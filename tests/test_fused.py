@@ -57,7 +57,7 @@ def uncompilable(function=None, cache=False, **options):
     return call if "loop" in function.__name__ else function
 
 
-def apply(rule=optimizers.sgd_rule):
+def apply(rule=optimizers.sgd.sgd_rule):
     """Do a rule by a backend of its own, so that nothing was compiled before."""
     theta = np.asarray([1.0, -2.0], dtype=np.float32)
     return NumpyBackend().map(rule)((theta,), (np.ones(2, dtype=np.float32),), (0.5,))[0].tolist()
@@ -82,7 +82,7 @@ def test_where_the_compiler_fails_the_plain_form_runs_with_one_warning(monkeypat
     with warnings.catch_warnings(record=True, action="always") as caught:
         for _ in range(2):
             theta = np.asarray([1.0, -2.0], dtype=np.float32)
-            backend.map(optimizers.sgd_rule)((theta,), (ones,), (0.5,))
+            backend.map(optimizers.sgd.sgd_rule)((theta,), (ones,), (0.5,))
             assert theta.tolist() == [0.5, -2.5]
     (text,) = (str(warning.message) for warning in caught)
     assert text.startswith("Numba cannot compile sgd_rule, so the plain form runs, slower (SyntaxError: unterminated")
@@ -98,10 +98,10 @@ def test_the_loop_stands_where_its_rule_stands(monkeypatch):
     """Numba asks `inspect` for the source at that file and line: what it finds there must be a whole function."""
     loops = []
     numba_that(monkeypatch, lambda **options: lambda function: loops.append(function) or function)
-    fused._loop(optimizers.adam_rule, 3, 1, 6)
+    fused._loop(optimizers.adam.adam_rule, 3, 1, 6)
     code = loops[-1].__code__
     assert code.co_filename == optimizers.__file__
-    assert code.co_firstlineno == optimizers.adam_rule.__code__.co_firstlineno
+    assert code.co_firstlineno == optimizers.adam.adam_rule.__code__.co_firstlineno
     assert loops[-1].__module__ == "xpnet.optimizers"
 
 
