@@ -3,7 +3,7 @@ from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import xpnet as xn
@@ -408,6 +408,7 @@ def test_huber_lies_below_both_its_neighbours(backend, pairs):
 wild = st.floats(width=32, allow_nan=True, allow_infinity=True, allow_subnormal=True)
 
 
+@example([NAN, -0.0, 0.0, INF, -INF, -2.0])
 @given(st.lists(wild, min_size=6, max_size=6))
 def test_the_slope_of_the_absolute_error_is_the_sign_and_nan_for_nan(backend, numbers):
     p = np.asarray(numbers, dtype="float32")

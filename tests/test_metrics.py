@@ -260,6 +260,7 @@ def test_more_samples_than_float32_counts_are_counted_in_pieces(backend, monkeyp
         metrics.confusion_matrix(s, backend.asarray([*LABELS, *LABELS[:3], 9]))
 
 
+@pytest.mark.slow
 def test_counts_beyond_2_to_the_24_are_exact():
     n = 2**24 + 5
     ones = np.ones(n, dtype="uint8")
