@@ -1,57 +1,16 @@
-"""xpnet.look.plot: every picture in a light and a dark style, what is on it, and one clear line for each wrong use."""
+"""xpnet.look.plot: every picture in a light and a dark style, and what is on it."""
 
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from pictures import Axes, Figure, blobs, closed, matplotlib, plt, style, trained  # noqa: F401
 
 import xpnet as xn
-from xpnet.errors import DataError, ShapeError
-from xpnet.training.history import History
-
-matplotlib = pytest.importorskip("matplotlib")
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-
-from xpnet.look import plot  # noqa: E402
-from xpnet.look.live import Live, Movie  # noqa: E402
-from xpnet.look.microscope import Microscope  # noqa: E402
-from xpnet.look.plot.canvas import ON_DARK, ON_LIGHT  # noqa: E402
-
-STYLES = ("default", "dark_background")
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
-
-
-@pytest.fixture(params=STYLES)
-def style(request):
-    with plt.style.context(request.param):
-        yield request.param
-
-
-def blobs(classes=3, features=2, n=90):
-    rng = np.random.default_rng(0)
-    labels = np.arange(n) % classes
-    x = rng.normal(size=(n, features)) * 0.4
-    x[:, 0] += 2.0 * np.cos(2 * np.pi * labels / classes)
-    x[:, 1] += 2.0 * np.sin(2 * np.pi * labels / classes)
-    return x.astype(np.float32), labels
-
-
-def trained(classes=3, features=2, epochs=3, callbacks=(), **options):
-    x, labels = blobs(classes, features)
-    net = xn.Sequential(xn.Linear(features, 8), xn.ReLU(), xn.Linear(8, 8), xn.Tanh(), xn.Linear(8, classes))
-    model = xn.Model(net, xn.cross_entropy, xn.Adam(0.02), metrics=["accuracy"], backend="numpy")
-    history = model.fit(x, labels, epochs, 16, validation=0.2, callbacks=callbacks, progress=False, **options)
-    return model, history, x, labels
+from xpnet.look import plot
+from xpnet.look.microscope import Microscope
+from xpnet.look.plot.canvas import ON_DARK, ON_LIGHT
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +52,9 @@ def backgrounds(figure):
     return {figure.get_facecolor(), *(ax.get_facecolor() for ax in figure.axes)}
 
 
+@pytest.mark.usefixtures("style")
 @pytest.mark.parametrize("name", PANELS)
-def test_panel_draws_on_the_axes_given_or_on_new_ones(name, run, style):
+def test_panel_draws_on_the_axes_given_or_on_new_ones(name, run):
     ax = PANELS[name](*run)
     assert isinstance(ax, Axes)
     assert ax.get_xlabel()
@@ -104,8 +64,9 @@ def test_panel_draws_on_the_axes_given_or_on_new_ones(name, run, style):
     given.figure.canvas.draw()
 
 
+@pytest.mark.usefixtures("style")
 @pytest.mark.parametrize("name", FIGURES)
-def test_figure_draws_on_the_figure_given_or_on_a_new_one(name, run, style):
+def test_figure_draws_on_the_figure_given_or_on_a_new_one(name, run):
     figure = FIGURES[name](*run)
     assert isinstance(figure, Figure)
     figure.canvas.draw()
@@ -116,8 +77,9 @@ def test_figure_draws_on_the_figure_given_or_on_a_new_one(name, run, style):
             assert ax.get_xlabel() or ax.get_ylabel()
 
 
+@pytest.mark.usefixtures("style")
 @pytest.mark.parametrize("name", PANELS)
-def test_text_can_be_read_on_its_background(name, run, style):
+def test_text_can_be_read_on_its_background(name, run):
     """Every text differs from what is behind it by a WCAG contrast of at least 4.5."""
     ax = PANELS[name](*run)
     behind = luminance(ax.get_facecolor())
@@ -243,140 +205,8 @@ def test_weights_of_a_model_and_of_any_backend(run, backend):
     plot.decision_regions(model, x, labels, resolution=10)
 
 
-WRONG = {
-    "empty history": (lambda: plot.history(History()), DataError, "history is empty: no epoch was finished"),
-    "no such metric": (
-        lambda: plot.curves(trained(epochs=1)[1], "r2"),
-        DataError,
-        r'"r2" was not recorded.*metrics=\["r2"\]',
-    ),
-    "no validation": (
-        lambda: plot.curves(trained(epochs=1)[1], "val_r2"),
-        DataError,
-        '"val_r2" was not recorded.*pass validation=',
-    ),
-    "other inputs": (
-        lambda: plot.decision_regions(trained(epochs=1)[0], blobs(features=5)[0]),
-        ShapeError,
-        r"Linear\(2→8\) at layer 0 expects input \(N, 2\), got \(90, 5\)",
-    ),
-    "one feature": (
-        lambda: plot.decision_regions(abs, np.zeros((9, 1))),
-        ShapeError,
-        r"at least two features, got \(9, 1\)",
-    ),
-    "points in a line": (lambda: plot.scatter(np.zeros(9), np.zeros(9)), ShapeError, "scatter needs x"),
-    "no square": (lambda: plot.weights(np.zeros((10, 2))), ShapeError, r"10 inputs are no image.*pass shape="),
-    "no matrix": (lambda: plot.weights(np.zeros(10)), ShapeError, r"needs a matrix \(I, O\)"),
-    "no pictures": (lambda: plot.images(np.zeros((0, 2, 2))), ShapeError, "at least one"),
-    "no mistakes": (lambda: plot.mistakes(np.zeros((1, 2, 2)), np.eye(2)[:1], [0]), DataError, "there are none"),
-    "no microscope": (lambda: plot.microscope(Microscope([], [])), DataError, "has seen nothing yet"),
-    "no such quantity": (lambda: plot.layers(Microscope([], []), "dying"), DataError, "choose one of max_weight"),
-}
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_wrong_use_is_told_in_one_line(name):
-    call, error, text = WRONG[name]
-    with pytest.raises(error, match=text) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    assert not plt.get_fignums()
-
-
-def test_without_matplotlib_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    with pytest.raises(ImportError, match=r"^pictures need matplotlib: pip install 'xpnet\[plot\]'$"):
-        plot.loss_functions()
-
-
 def test_importing_costs_nothing():
     """Neither xpnet nor xpnet.look.plot imports matplotlib before something is drawn."""
     modules = "xpnet, xpnet.look.plot, xpnet.look.live, xpnet.look.microscope"
     code = f"import sys, {modules}; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_movie_has_a_picture_for_every_epoch(tmp_path, style):
-    image = pytest.importorskip("PIL.Image")
-    x, labels = blobs()
-    path = tmp_path / "training.gif"
-    trained(epochs=5, callbacks=[Movie(path, x, labels, every=2, fps=3, dpi=40)])
-    with image.open(path) as movie:
-        frames, seconds = movie.n_frames, 0.0
-        for k in range(frames):
-            movie.seek(k)
-            seconds += movie.info["duration"] / 1000
-    assert frames == 3
-    assert seconds == pytest.approx(3 / 3 + 5 / 3, abs=0.05)
-    assert not plt.get_fignums()
-
-
-def test_movie_of_another_kind():
-    with pytest.raises(ValueError, match=r"Movie writes \.gif and \.mp4, got 'a\.avi'"):
-        Movie("a.avi")
-    with pytest.raises(ValueError, match="every must be at least 1"):
-        Movie("a.gif", every=0)
-
-
-def test_mp4_without_ffmpeg(monkeypatch, tmp_path):
-    monkeypatch.setattr("matplotlib.animation.FFMpegWriter.isAvailable", lambda: False)
-    with pytest.raises(RuntimeError, match=r"needs ffmpeg.*ending in \.gif"):
-        trained(callbacks=[Movie(tmp_path / "a.mp4")])
-
-
-def test_live_draws_the_last_epoch_without_a_display(monkeypatch):
-    monkeypatch.delitem(sys.modules, "IPython", raising=False)
-    x, labels = blobs()
-    live = Live(x, labels, every=2)
-    history = trained(epochs=4, callbacks=[live])[1]
-    above, below = live.figure.axes
-    assert list(above.lines[0].get_ydata()) == history["accuracy"]
-    assert below.collections
-
-
-def test_live_shows_pictures_in_a_notebook(monkeypatch):
-    shown = []
-
-    class Handle:
-        def update(self, picture):
-            shown.append(picture.data[:4])
-
-    class Shell:
-        kernel = "there is one"
-
-    class IPython:
-        get_ipython = Shell
-
-    class Display:
-        display = staticmethod(lambda display_id: Handle())
-
-        class Image:
-            def __init__(self, data):
-                self.data = data
-
-    monkeypatch.setitem(sys.modules, "IPython", IPython)
-    monkeypatch.setitem(sys.modules, "IPython.display", Display)
-    trained(epochs=3, callbacks=[Live()])
-    assert shown == [b"\x89PNG"] * 3
-
-
-@pytest.mark.parametrize("callback", [lambda x, y: Live(x, y), lambda x, y: Movie("a.gif", x, y, dpi=30)])
-def test_pictures_do_not_change_training(callback, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    x, labels = blobs()
-    plain, watched = trained()[0], trained(callbacks=[callback(x, labels)])[0]
-    assert np.array_equal(plain.theta, watched.theta)
-
-
-def test_live_opens_a_window_where_there_is_one(monkeypatch):
-    """A canvas of a graphical toolkit is shown once, and redrawn after every epoch without blocking."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    calls = []
-    monkeypatch.delitem(sys.modules, "IPython", raising=False)
-    monkeypatch.setattr(FigureCanvasAgg, "required_interactive_framework", "some toolkit", raising=False)
-    monkeypatch.setattr(Figure, "show", lambda self: calls.append("show"))
-    monkeypatch.setattr(FigureCanvasAgg, "flush_events", lambda self: calls.append("flush"))
-    trained(epochs=3, callbacks=[Live()])
-    assert calls == ["show", "flush", "flush", "flush"]

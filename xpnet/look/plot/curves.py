@@ -69,7 +69,7 @@ def layers(microscope: "Microscope", name: str, ax: Axes | None = None) -> Axes:
 
     `name` is "max_weight", "gradient_norm", "update_ratio", "dead" or "saturated".
     """
-    lines = microscope.of(name)
+    lines = _seen(microscope, name)
     ax = axes(ax)
     for k, (path, values) in enumerate(lines.items()):
         _line(ax, microscope.epochs, values, colour(k), DASHES[k % 4], path, MARKERS[k % len(MARKERS)])
@@ -82,7 +82,7 @@ def layers(microscope: "Microscope", name: str, ax: Axes | None = None) -> Axes:
 
 def trouble(microscope: "Microscope", ax: Axes | None = None) -> Axes:
     """Draw, for every activation, the share that no longer learns: dead ReLUs, saturated tanh and sigmoid outputs."""
-    dead, saturated = microscope.of("dead"), microscope.of("saturated")
+    dead, saturated = _seen(microscope, "dead"), _seen(microscope, "saturated")
     lines = {f"{path}: dead ReLUs": values for path, values in dead.items()}
     lines |= {f"{path}: saturated outputs": values for path, values in saturated.items()}
     ax = axes(ax)
@@ -97,7 +97,7 @@ def trouble(microscope: "Microscope", ax: Axes | None = None) -> Axes:
 
 def microscope(microscope: "Microscope", figure: Sheet | None = None) -> Sheet:
     """Draw all that a Microscope recorded: max |W|, gradient norm, update ratio, dead and saturated units."""
-    microscope.of("max_weight")
+    _seen(microscope, "max_weight")
     figure = sheet(figure, (9.0, 6.4))
     (a, b), (c, d) = figure.subplots(2, 2)
     layers(microscope, "max_weight", a)
@@ -109,6 +109,8 @@ def microscope(microscope: "Microscope", figure: Sheet | None = None) -> Sheet:
 
 def recorded(history: History, name: str) -> list[float]:
     """Return one quantity's numbers, or say why there are none."""
+    if not isinstance(history, dict):
+        raise TypeError(f"expected the History that fit returned, got {type(history).__name__}")
     if not history.get("epoch"):
         raise DataError("the history is empty: no epoch was finished, train with model.fit(x, y, epochs=...) first")
     if name not in history:
@@ -118,6 +120,13 @@ def recorded(history: History, name: str) -> list[float]:
             remedy = f'pass metrics=["{name.removeprefix("val_")}"] to Model'
         raise DataError(f'"{name}" was not recorded, only {", ".join(history)}: {remedy}')
     return history[name]
+
+
+def _seen(microscope: "Microscope", name: str) -> dict[str, list[float]]:
+    """Return what a Microscope recorded, or say what came instead of one."""
+    if not hasattr(microscope, "of"):
+        raise TypeError(f"expected a Microscope that was in fit's callbacks, got {type(microscope).__name__}")
+    return microscope.of(name)
 
 
 def _line(

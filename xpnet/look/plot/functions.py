@@ -14,10 +14,13 @@ def loss(
     label: str | None = None,
 ) -> Axes:
     """Draw a loss against the prediction, for one sample with this target: `plot.loss(xn.hinge, target=1)`."""
-    ax = axes(ax)
-    predictions = np.linspace(*over, 201)
+    if not callable(function):
+        raise TypeError(f"plot.loss draws a function, such as xn.hinge, got {type(function).__name__}")
+    low, high = over
+    predictions = np.linspace(low, high, 201)
     values = [float(function(np.asarray([p]), np.asarray([target]))[0]) for p in predictions]
     name = label or getattr(function, "__name__", "loss").replace("_", " ")
+    ax = axes(ax)
     _curve(ax, predictions, values, name)
     return tidy(ax, "prediction (score)", "loss")
 

@@ -6,8 +6,22 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from xpnet.arrays import Array
-from xpnet.errors import ShapeError
-from xpnet.look.plot.canvas import MARKERS, Axes, Sheet, axes, colour, host, legend, mix, pyplot, sheet, tidy
+from xpnet.errors import DataError, ShapeError
+from xpnet.look.plot.canvas import (
+    LEGIBLE,
+    MARKERS,
+    Axes,
+    Sheet,
+    axes,
+    class_numbers,
+    colour,
+    host,
+    legend,
+    mix,
+    pyplot,
+    sheet,
+    tidy,
+)
 from xpnet.look.plot.curves import curves, recorded
 from xpnet.training.history import History
 
@@ -20,9 +34,11 @@ Predictor: TypeAlias = "Model | Callable[[np.ndarray], Array]"
 
 def scatter(x: Array, labels: Array, features: tuple[int, int] = (0, 1), ax: Axes | None = None) -> Axes:
     """Draw the samples x (N, F) in the plane of two features, a colour and a marker for each class."""
-    x, labels = _table("scatter", x), _classes(labels)
+    x, features = _table("scatter", x, features)
+    labels = class_numbers(labels, len(x), "scatter")
     ax = axes(ax, (4.8, 4.2))
-    for k in np.unique(labels):
+    classes = np.unique(labels)
+    for k in classes:
         points = x[labels == k][:, features]
         ax.scatter(
             points[:, 0],
@@ -36,7 +52,8 @@ def scatter(x: Array, labels: Array, features: tuple[int, int] = (0, 1), ax: Axe
             zorder=3,
         )
     _features(ax, features)
-    legend(ax)
+    if 0 < len(classes) <= LEGIBLE:
+        legend(ax)
     return ax
 
 
@@ -54,25 +71,41 @@ def decision_regions(
     over x. Given `labels`, the samples are drawn on top. Each filled contour is a quarter of the margin between
     the likeliest class and the next; the line is where the two are equal.
     """
-    x = _table("decision_regions", x)
+    x, features = _table("decision_regions", x, features)
+    if not len(x) or not np.all(np.isfinite(x)):
+        raise DataError("decision_regions needs at least one sample, and finite numbers: they say where to look")
+    if resolution < 2:
+        raise ValueError(f"decision_regions: resolution must be at least 2, got {resolution}")
     if hasattr(predict, "net"):
         predict.net.output_shape(x.shape)  # a ShapeError here names the layer and the number of inputs it wants
-    ax = axes(ax, (4.8, 4.2))
+    elif not callable(predict) and not hasattr(predict, "predict"):
+        raise TypeError(f"decision_regions needs a Model or a function of x, got {type(predict).__name__}")
+    if labels is not None:
+        labels = class_numbers(labels, len(x), "decision_regions")
     sides = [_side(x[:, f], resolution) for f in features]
     grid = np.repeat(x.mean(axis=0, keepdims=True), resolution**2, axis=0).astype(np.float32)
     horizontal, vertical = np.meshgrid(*sides)
     grid[:, features[0]], grid[:, features[1]] = horizontal.ravel(), vertical.ravel()
-    scores = host(predict.predict(grid) if hasattr(predict, "predict") else predict(grid))
-    probabilities = _probabilities(scores)
-    for k, p in enumerate(probabilities.T):
-        margin = (p - np.max(np.delete(probabilities, k, axis=1), axis=1)).reshape(horizontal.shape)
-        shades = [mix(ax.get_facecolor(), colour(k), share) for share in (0.14, 0.22, 0.30, 0.38)]
-        ax.contourf(*sides, margin, levels=(0.0, 0.25, 0.5, 0.75, 1.01), colors=shades)
-        ax.contour(*sides, margin, levels=(0.0,), colors=[pyplot().rcParams["text.color"]], linewidths=0.8)
+    scores = host(predict.predict(grid) if hasattr(predict, "predict") else predict(grid), "the prediction")
+    probabilities = _probabilities(scores, len(grid))
+    ax = axes(ax, (4.8, 4.2))
+    chosen, (second, first) = probabilities.argmax(axis=1), np.partition(probabilities, -2, axis=1)[:, -2:].T
+    for k in np.unique(chosen):  # no other class has a place in the plane
+        margin = probabilities[:, k] - np.where(chosen == k, second, first)
+        if margin.max() > 0:
+            _fill(ax, sides, margin.reshape(horizontal.shape), colour(int(k)))
     if labels is not None:
         scatter(x, labels, features, ax)
     _features(ax, features).grid(False)
     return ax
+
+
+def _fill(ax: Axes, sides: list[np.ndarray], margin: np.ndarray, shade: str) -> None:
+    """Fill where the margin is above 0, stronger at each quarter, and draw the line where it is 0, if there is one."""
+    shades = [mix(ax.get_facecolor(), shade, share) for share in (0.14, 0.22, 0.30, 0.38)]
+    ax.contourf(*sides, margin, levels=(0.0, 0.25, 0.5, 0.75, 1.01), colors=shades)
+    if margin.min() <= 0:
+        ax.contour(*sides, margin, levels=(0.0,), colors=[pyplot().rcParams["text.color"]], linewidths=0.8)
 
 
 def training(
@@ -103,17 +136,14 @@ def _features(ax: Axes, features: tuple[int, int]) -> Axes:
     return tidy(ax, f"feature {features[0]}", f"feature {features[1]}")
 
 
-def _table(who: str, x: Any) -> np.ndarray:
-    table = host(x)
+def _table(who: str, x: Any, features: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+    """Return the samples and the two features to draw; ShapeError or DataError if they are none."""
+    table, (a, b) = host(x, f"{who}: x"), features
     if table.ndim != 2 or table.shape[1] < 2:
         raise ShapeError(f"{who} needs x (N, F) with at least two features, got {table.shape}: it draws a plane")
-    return table
-
-
-def _classes(labels: Any) -> np.ndarray:
-    """Return class numbers; −1 and +1, or targets (N, 1), become 0 and 1."""
-    numbers = host(labels).reshape(-1)
-    return np.asarray(numbers > 0 if numbers.min(initial=0) < 0 else numbers, dtype=np.int64)
+    if a == b or not all(0 <= f < table.shape[1] for f in (a, b)):
+        raise DataError(f"{who}: features must be two different ones of 0..{table.shape[1] - 1}, got {features}")
+    return table, (int(a), int(b))
 
 
 def _side(values: np.ndarray, resolution: int) -> np.ndarray:
@@ -123,8 +153,10 @@ def _side(values: np.ndarray, resolution: int) -> np.ndarray:
     return np.linspace(low - margin, high + margin, resolution)
 
 
-def _probabilities(scores: np.ndarray) -> np.ndarray:
+def _probabilities(scores: np.ndarray, samples: int) -> np.ndarray:
     """Return probabilities (N, C) of scores (N, C), of one score a sample, or of probabilities."""
+    if scores.ndim not in (1, 2) or len(scores) != samples or not scores.size:
+        raise ShapeError(f"decision_regions needs scores (N, C) for the {samples} points it drew, got {scores.shape}")
     scores = scores.astype(np.float64)
     if scores.ndim == 1 or scores.shape[1] == 1:
         scores = np.stack([np.zeros(scores.size), scores.reshape(-1)], axis=1)
