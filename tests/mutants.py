@@ -56,7 +56,7 @@ def spread(count: int, among: list[Fault], seed: int = 0) -> list[Fault]:
 
 def plant(fault: Fault, folder: Path) -> None:
     """Copy the package there, with the fault."""
-    shutil.copytree(PACKAGE, folder / "xpnet", ignore=shutil.ignore_patterns("mnist", "*.nb?"))
+    shutil.copytree(PACKAGE, folder / "xpnet", ignore=shutil.ignore_patterns("mnist", "*.nb?*"))
     os.symlink(PACKAGE / "data" / "datasets" / "mnist", folder / "xpnet" / "data" / "datasets" / "mnist")
     file = folder / "xpnet" / fault.path
     file.write_text(file.read_text().replace(fault.old, fault.new))

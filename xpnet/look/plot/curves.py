@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 LABELS = {
     "loss": "loss, mean per sample",
     "accuracy": "accuracy (% of samples)",
+    "binary_accuracy": "binary accuracy (% of answers)",
     "zero_one": "0-1 loss (% of samples)",
     "mean_absolute_error": "absolute error (units of y)",
     "r2": "R² (1 is perfect)",
@@ -26,7 +27,7 @@ LABELS = {
 }
 """What stands on the y-axis, with its unit."""
 
-SHARES = ("accuracy", "zero_one", "dead", "saturated")
+SHARES = ("accuracy", "binary_accuracy", "zero_one", "dead", "saturated")
 """Quantities in 0..1 that are shown in percent."""
 
 LOGARITHMIC = ("gradient_norm", "update_ratio")
