@@ -1,6 +1,5 @@
 """Model: a network, a loss and an optimizer that train together. The only object with state."""
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any
@@ -23,7 +22,7 @@ from xpnet.training.callbacks import Callback, Callbacks
 from xpnet.training.history import History
 from xpnet.training.holder import Holder
 from xpnet.training.loop import Loop
-from xpnet.training.progress import shown
+from xpnet.training.progress import say, shown
 from xpnet.training.state import Run, State
 from xpnet.training.step import Step
 
@@ -148,7 +147,7 @@ class Model(Assembly):
         try:
             holder.run = run
             if show:
-                print(f"training on {self.backend.name} {self.backend.device}, {self.backend.reason}", file=sys.stderr)
+                say(f"training on {self.backend.name} {self.backend.device}, {self.backend.reason}")
             return Loop(holder, run, source, held, called, show, keep).train()
         finally:
             holder.training = False

@@ -84,7 +84,7 @@ class Kernels:
     def cross_entropy(self, scores: Array, labels: Array) -> tuple[Array, Array] | None:
         """Cross-entropy of scores (N, C) and int32 labels (N,): value and gradient."""
         fits = scores.ndim == 2 and labels.ndim == 1 and scores.shape[0] == labels.shape[0] and scores.size
-        if not fits or not _plain(scores) or not _plain(labels, ("int32",)):
+        if not fits or scores.shape[1] < 2 or not _plain(scores) or not _plain(labels, ("int32",)):
             return None
         empty, (n, c) = self.cupy.empty, scores.shape
         gradient, value = empty((n, c), dtype=scores.dtype), empty((), dtype=scores.dtype)
