@@ -194,6 +194,8 @@ class Namespace:
         keywords.pop("device", None)
         if found.__name__ == "asarray" and not isinstance(arguments[0], ndarray):
             return asarray(np.asarray(*arguments, **keywords))
+        if found.__name__ == "full":
+            return asarray(np.full(*arguments, **keywords))
         if found.__name__ == "take" and keywords.get("axis") == 0:
             return operate(lambda x, k: np.take(x, k, axis=0, mode="wrap"), *arguments)
         return operate(found, *arguments, **keywords)

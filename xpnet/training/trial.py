@@ -70,7 +70,7 @@ def try_parts(
     def attempt(y: Array) -> None:
         xp = backend.xp
         target = xp.concat([y[:1, ...]] * n)
-        prediction = xp.zeros(shape, dtype=getattr(xp, dtype), device=device(y)) + 0.5
+        prediction = xp.full(shape, 0.5, dtype=getattr(xp, dtype), device=device(y))
         if not _of_xpnet(loss):
             _check_loss(loss, prediction, target, backend)
         for name, metric in mine.items():
