@@ -11,87 +11,82 @@ own (`fit(X, y, X_val=…, y_val=…)`), and `history_`, with `val_loss`. Arrays
 device, and predictions are born there; only class labels come home, to be sorted, and in early stopping the predictions
 that are scored.
 
-    what                        scikit-learn                            here
+    what                        scikit-learn 1.9                        here
     precision                   that of X                               `dtype`: float32, or float64
     solver                      adam, sgd, lbfgs                        adam, sgd; for L-BFGS: `Model.objective`
     initial weights, biases     Glorot's bound                          the same; other numbers for a seed
     shuffle                     True or False                           always
-    alpha, last short batch     ½ α ‖W‖² / size of that batch           ½ α ‖W‖² / batch_size
-    loss_, loss_curve_          with the L2 penalty                     without
-    loss_ of many outputs       the mean over them                      the sum; the gradient is the same
+    alpha, sample weights       ½ α ‖W‖² / Σ w of the batch             ½ α ‖W‖² / (size of the batch · mean of all w)
+    log loss where p < eps      that of eps                             exact
     momentum, varying rate      v ← μ v − η g;  θ ← θ + v               v ← μ v + g;  θ ← θ − η v, as in PyTorch
+    momentum = 1                accepted                                refused
     Adam's epsilon              added to √v                             added to √v̂, as in the paper
     loss                        poisson too                             squared_error, absolute_error, huber, a function
     sparse X                    accepted                                refused: use X.toarray()
+    a single class              accepted                                refused
     max_fun                     for lbfgs                               not there
+    coefs_, intercepts_         can be assigned                         assign `model_.theta`
+    verbose                     lines on stdout                         a bar on stderr
     a batch_size above N        warns                                   is N
+    a loss that is not finite   ValueError at the end, or none          NonFiniteError, at once
+    a fit that fails            leaves some of it                       leaves the estimator as it was
+
+`model_.save(path)` keeps the network; `xn.load(path, custom=[Objective])` reads it as a plain `Model`, which goes on
+with the weight decay of a whole batch and reports its loss without it.
 """
 
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.metrics import accuracy_score, r2_score
-from sklearn.utils import compute_sample_weight
+from sklearn.utils import compute_class_weight, compute_sample_weight
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from xpnet import losses
-from xpnet.arrays import Array, exp_shifted, namespace, sigmoid
+from xpnet.arrays import Array, Namespace, exp_shifted, namespace, sigmoid
 from xpnet.backends import backend_of
-from xpnet.interop.estimator import Estimator, home, on_device
-from xpnet.interop.fitting import LOSSES, Objective
+from xpnet.interop.admission import home, on_device
+from xpnet.interop.estimator import Estimator, all_or_nothing
+from xpnet.interop.objective import LOSSES, Objective
 
 
+@dataclass(eq=False, repr=False)
 class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     """A network that tells classes apart, of any labels; or, for a 0/1 matrix y (N, L), which of L labels apply.
+
+    What is other than in scikit-learn 1.9 is in the table of `xpnet.interop.sklearn`.
 
     `loss` is "log_loss" or a function (scores, labels) -> (value, gradient): scores (N, C) and labels 0..C−1, or for a
     matrix y two of its shape.
     """
 
-    def __init__(
-        self,
-        hidden_layer_sizes: Any = (100,),
-        activation: Any = "relu",
-        *,
-        solver: str = "adam",
-        alpha: float = 1e-4,
-        batch_size: int | str = "auto",
-        learning_rate: str = "constant",
-        learning_rate_init: float = 1e-3,
-        power_t: float = 0.5,
-        max_iter: int = 200,
-        random_state: Any = None,
-        tol: float = 1e-4,
-        verbose: bool = False,
-        warm_start: bool = False,
-        momentum: float = 0.9,
-        nesterovs_momentum: bool = True,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
-        n_iter_no_change: float = 10,
-        loss: Any = "log_loss",
-        class_weight: Any = None,
-        dropout: Any = 0.0,
-        callbacks: Any = (),
-        backend: str | None = None,
-        device: str | None = None,
-        dtype: str = "float32",
-    ) -> None:
-        self._keep(locals())
+    loss: Any = field(default="log_loss", kw_only=True)
+    class_weight: Any = field(default=None, kw_only=True)
 
-    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+    _parameter_constraints = Estimator._parameter_constraints | {
+        "loss": [StrOptions({"log_loss"}), callable],
+        "class_weight": [StrOptions({"balanced"}), dict, list, None],
+    }
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
         """Train for one epoch on some of the data; the first call needs all `classes`."""
-        if not hasattr(self, "classes_"):
-            if classes is None:
-                raise ValueError("classes must be passed on the first call to partial_fit")
-            self.classes_ = np.unique(np.asarray(home(classes)))
-        elif classes is not None and not np.array_equal(np.unique(np.asarray(home(classes))), self.classes_):
-            raise ValueError(f"classes must be those of the first call to partial_fit, {self.classes_}, got {classes}")
-        return self._partial_fit(X, y, sample_weight, reset=False)
+        if isinstance(self.class_weight, str):
+            raise ValueError(
+                f'class_weight="{self.class_weight}" needs all labels, which partial_fit never sees: compute the '
+                "weights by sklearn.utils.compute_class_weight and pass them as a dict"
+            )
+        with all_or_nothing(self):
+            if not hasattr(self, "classes_"):
+                if classes is None:
+                    raise ValueError("classes must be passed on the first call to partial_fit")
+                self.classes_ = np.unique(np.asarray(home(classes)))
+            elif classes is not None and not np.array_equal(np.unique(np.asarray(home(classes))), self.classes_):
+                known = f"classes must be those of the first call to partial_fit, {self.classes_}"
+                raise ValueError(f"{known}, got {classes}")
+            return self._partial_fit(X, y, sample_weight, reset=False)
 
     def predict(self, X: Any) -> Array:
         """Return the class of each sample; on the device for a device array, unless classes are no numbers."""
@@ -107,17 +102,23 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         """Return the probability of each class (N, C), or of each label (N, L)."""
         scores = self._outputs(X)
         xp = namespace(scores=scores)
-        if scores.shape[1] > 1 and not self.multilabel_:
-            _, exp, total = exp_shifted(xp, scores)
-            return exp / total
-        p = sigmoid(xp, scores)
-        return p if self.multilabel_ else xp.concat([1.0 - p, p], axis=1)
+        if self.multilabel_:
+            return sigmoid(xp, scores)
+        if scores.shape[1] == 1:
+            return sigmoid(xp, xp.concat([-scores, scores], axis=1))
+        _, exp, total = exp_shifted(xp, scores)
+        return exp / total
 
     def predict_log_proba(self, X: Any) -> Array:
-        """Return the logarithm of `predict_proba`."""
-        p = self.predict_proba(X)
-        xp = namespace(p=p)
-        return xp.log(xp.maximum(p, float(xp.finfo(p.dtype).smallest_normal)))
+        """Return the logarithm of the probabilities, exact for those that are too small for `predict_proba` too."""
+        scores = self._outputs(X)
+        xp = namespace(scores=scores)
+        if self.multilabel_:
+            return log_sigmoid(xp, scores)
+        if scores.shape[1] == 1:
+            return log_sigmoid(xp, xp.concat([-scores, scores], axis=1))
+        shifted, _, total = exp_shifted(xp, scores)
+        return shifted - xp.log(total)
 
     def _decide(self, scores: Array) -> Array:
         """Return class numbers (N,), or for a matrix of labels its 0s and 1s."""
@@ -131,39 +132,49 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         true = target if self.multilabel_ else target.reshape(-1)
         return float(accuracy_score(true, self._decide(prediction), sample_weight=weights))
 
-    @property
-    def _binary(self) -> bool:
-        """Whether one score is enough."""
-        return self.loss == "log_loss" and self.classes_.size == 2 and not self.multilabel_
-
     def _encode(self, y: Any, reset: bool) -> np.ndarray:
         y = home(y)
         check_classification_targets(y)
         kind = type_of_target(y)
         if kind == "multiclass-multioutput":
             raise ValueError(f"y must be labels (N,) or a 0/1 matrix (N, L), got {kind} of the shape {y.shape}")
-        self.multilabel_ = kind == "multilabel-indicator"
-        came = np.arange(y.shape[1]) if self.multilabel_ else np.unique(y)
+        multilabel = kind == "multilabel-indicator"
+        came = np.arange(y.shape[1]) if multilabel else np.unique(y)
         if reset:
             self.classes_ = came
+        elif multilabel != getattr(self, "multilabel_", multilabel) or (multilabel and came.size != self.classes_.size):
+            raise ValueError(f"y has the shape {y.shape}, which is not like that of the first call: pass y of one kind")
         new = came[~np.isin(came, self.classes_)]
         if new.size:
             raise ValueError(f"y has the classes {new}, which are not among those of the first call, {self.classes_}")
-        if self.multilabel_:
-            return np.asarray(y, dtype=self.dtype)
-        if self.classes_.size < 2:
+        self.multilabel_, count = multilabel, self.classes_.size
+        if count < 2 and not multilabel:
             raise ValueError(f"MLPClassifier needs at least 2 classes, got 1 class: {self.classes_[0]!r}")
+        binary = self.loss == "log_loss" and count == 2 and not multilabel  # one score is enough
+        self.n_outputs_ = 1 if binary else count
+        self.out_activation_ = "logistic" if binary or multilabel else "softmax"
+        if multilabel:
+            return np.asarray(y, dtype=self.dtype)
         labels = np.searchsorted(self.classes_, y).astype(np.int32)
-        return np.asarray(labels[:, None], dtype=self.dtype) if self._binary else labels
+        return np.asarray(labels[:, None], dtype=self.dtype) if binary else labels
+
+    def _check_again(self, target: np.ndarray) -> None:
+        came = self.classes_ if self.multilabel_ else self._labels(np.unique(target))
+        if came.size < self.classes_.size:
+            raise ValueError(
+                f"warm_start can only be used where y has the same classes as before, {self.classes_}, got {came}"
+            )
+
+    def _strata(self, target: np.ndarray) -> np.ndarray | None:
+        return self._labels(target.reshape(-1)) if self.n_outputs_ == 1 else None
+
+    def _labels(self, target: np.ndarray) -> np.ndarray:
+        """Return the user's labels of class numbers."""
+        return np.asarray(self.classes_[target.astype(np.int64)])
 
     def _objective(self) -> Objective:
-        if self.loss != "log_loss" and not callable(self.loss):
-            raise ValueError(f'loss must be "log_loss" or a function, got {self.loss!r}')
-        count = self.classes_.size
-        self.n_outputs_ = 1 if self._binary else count
-        self.out_activation_ = "logistic" if self._binary or self.multilabel_ else "softmax"
         if callable(self.loss):
-            return Objective(self.loss, count if self.multilabel_ else 0)
+            return Objective(self.loss, self.n_outputs_ if self.multilabel_ else 0)
         if self.out_activation_ == "softmax":
             return Objective(losses.cross_entropy, 0)
         return Objective(losses.binary_cross_entropy, self.n_outputs_, factor=self.n_outputs_)
@@ -172,7 +183,12 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         weights = super()._weights(y, sample_weight)
         if self.class_weight is None:
             return weights
-        balance = compute_sample_weight(self.class_weight, home(y))
+        y = home(y)
+        if self.multilabel_:
+            balance = compute_sample_weight(self.class_weight, y)
+        else:  # not by sample: some of the data may lack a class
+            by_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+            balance = by_class[np.searchsorted(self.classes_, y)]
         return np.asarray(balance if weights is None else balance * weights)
 
     def __sklearn_tags__(self) -> Any:
@@ -181,44 +197,16 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         return tags
 
 
+@dataclass(eq=False, repr=False)
 class MLPRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
     """A network that predicts one number a sample, or for y (N, O) several.
+
+    What is other than in scikit-learn 1.9 is in the table of `xpnet.interop.sklearn`.
 
     `loss` is "squared_error" (½ e²), "absolute_error", "huber", or a function of prediction and target.
     """
 
-    def __init__(
-        self,
-        hidden_layer_sizes: Any = (100,),
-        activation: Any = "relu",
-        *,
-        solver: str = "adam",
-        alpha: float = 1e-4,
-        batch_size: int | str = "auto",
-        learning_rate: str = "constant",
-        learning_rate_init: float = 1e-3,
-        power_t: float = 0.5,
-        max_iter: int = 200,
-        random_state: Any = None,
-        tol: float = 1e-4,
-        verbose: bool = False,
-        warm_start: bool = False,
-        momentum: float = 0.9,
-        nesterovs_momentum: bool = True,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
-        n_iter_no_change: float = 10,
-        loss: Any = "squared_error",
-        dropout: Any = 0.0,
-        callbacks: Any = (),
-        backend: str | None = None,
-        device: str | None = None,
-        dtype: str = "float32",
-    ) -> None:
-        self._keep(locals())
+    _parameter_constraints = Estimator._parameter_constraints | {"loss": [StrOptions(set(LOSSES)), callable]}
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train for one epoch on some of the data."""
@@ -233,18 +221,21 @@ class MLPRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
         return float(r2_score(target, prediction, sample_weight=weights))
 
     def _encode(self, y: Any, reset: bool) -> Array:
+        outputs = 1 if y.ndim == 1 else y.shape[1]
         if reset:
-            self._flat, self.n_outputs_ = y.ndim == 1, 1 if y.ndim == 1 else y.shape[1]
-        if (1 if y.ndim == 1 else y.shape[1]) != self.n_outputs_:
+            self._flat, self.n_outputs_, self.out_activation_ = y.ndim == 1, outputs, "identity"
+        if outputs != self.n_outputs_:
             raise ValueError(f"y has the shape {tuple(y.shape)}, but the first call had {self.n_outputs_} outputs")
         xp = namespace(y=y)
         return xp.astype(xp.reshape(y, (-1, self.n_outputs_)), getattr(xp, self.dtype))
 
     def _objective(self) -> Objective:
-        self.out_activation_ = "identity"
         if callable(self.loss):
             return Objective(self.loss, self.n_outputs_)
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss must be one of {', '.join(LOSSES)} or a function, got {self.loss!r}")
         half = 0.5 if self.loss == "squared_error" else 1.0
-        return Objective(LOSSES[self.loss], self.n_outputs_, factor=half * self.n_outputs_)
+        return Objective(LOSSES[self.loss], self.n_outputs_, half * self.n_outputs_, shown=1.0 / self.n_outputs_)
+
+
+def log_sigmoid(xp: Namespace, x: Array) -> Array:
+    """log 1 / (1 + e^−x), accurate at both ends."""
+    return xp.minimum(x, xp.zeros_like(x)) - xp.log1p(xp.exp(-xp.abs(x)))

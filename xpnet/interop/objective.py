@@ -1,0 +1,134 @@
+"""What the estimators minimize, as scikit-learn does: a loss that carries weights, and the L2 penalty of each batch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from xpnet import losses
+from xpnet.arrays import Array, Vector, namespace
+from xpnet.backends import Backend
+from xpnet.data.source import Arrays
+from xpnet.optimizers.base import measure
+from xpnet.training.state import State
+from xpnet.training.step import Outcome, Step
+
+LOSSES: dict[str, losses.Loss] = {
+    "squared_error": losses.mean_squared_error,
+    "absolute_error": losses.mean_absolute_error,
+    "huber": losses.huber,
+}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """factor · loss, on targets that may carry sample weights: labels (N, 2) or targets (N, O + 1), weights last.
+
+    A model moves x and y through its batches; weights that travel as a column of y need no third array.
+    """
+
+    loss: losses.Loss
+    outputs: int
+    """Columns of the target; 0 for class labels."""
+    factor: float = 1.0
+    shown: float = 1.0
+    """What the value is multiplied by in the history."""
+    batch: int = 0
+    """Samples of the batch that the optimizer's weight_decay is meant for; 0 for any."""
+
+    def __call__(self, prediction: Array, target: Array) -> tuple[Array, Array]:
+        """Return value and gradient with respect to the prediction."""
+        weights = {}
+        if target.ndim == 2 and target.shape[1] > self.outputs:
+            xp = namespace(prediction=prediction, target=target)
+            target, weights = target[:, :-1], {"weights": target[:, -1]}
+            target = target if self.outputs else xp.astype(target[:, 0], xp.int32)
+        value, gradient = self.loss(prediction, target, **weights)
+        return (value, gradient) if self.factor == 1.0 else (value * self.factor, gradient * self.factor)
+
+
+def mean_of(weights: np.ndarray | None) -> float:
+    """Return the mean of sample weights of any scale, 1 if there are none; ValueError if all are 0."""
+    if weights is None:
+        return 1.0
+    largest = float(weights.max())
+    if largest == 0:
+        raise ValueError("sample_weight and class_weight leave no sample of a set any weight: one must be above 0")
+    return max(float((weights / largest).mean()) * largest, float(np.finfo(np.float64).tiny))
+
+
+def pack(backend: Backend, target: Array, weights: np.ndarray | None, dtype: str) -> Array:
+    """Return targets with their weights, if there are any, as one more column, scaled to a mean of 1."""
+    if weights is None:
+        return target
+    xp = backend.xp
+    columns = xp.astype(xp.reshape(target, (target.shape[0], -1)), getattr(xp, dtype))
+    return xp.concat([columns, backend.asarray((weights / mean_of(weights))[:, None], dtype=dtype)], axis=1)
+
+
+class Penalized(Step):
+    """A step on an Objective and the L2 penalty of its batch, ½ α ‖W‖² / n: in the gradient and in the loss it reports.
+
+    The optimizer's weight_decay λ is α / n for a batch of n = `objective.batch` samples; a shorter one has its own.
+    """
+
+    @classmethod
+    def of(cls, step: Step) -> "Penalized":
+        """Return a step of this kind with the same parts."""
+        return cls(**{field.name: getattr(step, field.name) for field in fields(step)})
+
+    @property
+    def objective(self) -> Objective:
+        """The loss, or what stands for one that a user has put in its place."""
+        return self.loss if isinstance(self.loss, Objective) else Objective(self.loss, 0)
+
+    def decay(self, weight_decay: float) -> "Penalized":
+        """Return the step with another λ, compiled no further: λ is an argument of what is compiled."""
+        old = self.optimizer
+        compiled = self.run if bool(weight_decay) == bool(old.weight_decay) else None
+        return replace(self, optimizer=replace(old, weight_decay=weight_decay), compiled=compiled)
+
+    def many(self, state: State, source: Arrays, block: np.ndarray) -> Outcome:
+        """Do K steps on the batches of rows (K, B), with the λ of this B."""
+        size = block.shape[1]
+        if size not in self._sized:
+            share = (self.objective.batch or size) / size
+            self._sized[size] = self if share == 1.0 else self.decay(self.optimizer.weight_decay * share)
+        return Step.many(self._sized[size], state, source, block)
+
+    @cached_property
+    def _sized(self) -> dict[int, "Penalized"]:
+        """The step for each size of a batch that has come."""
+        return {}
+
+    def one(self, carry: Any, fixed: Any, x: Any) -> tuple[Any, tuple[Array, ...]]:
+        """Do one step; the loss is as it is shown, with the penalty of the weights before the step."""
+        theta, slots, buffers, alive = carry
+        penalty: Any = 0.0
+        if self.optimizer.weight_decay:
+            square, alive = self._square(theta, alive)
+            penalty = 0.5 * x[2][0] * square
+        carry, (loss, *others) = super().one((theta, slots, buffers, alive), fixed, x)
+        return carry, (loss * self.objective.shown + penalty, *others)
+
+    def _square(self, theta: Vector, alive: Array) -> tuple[Array, Array]:
+        """Return ‖W‖² of all that decays, and whether it is finite and `alive` is true."""
+        live = theta if self.live is None else self.live.of(theta)
+        parts, square = self.decayed.of(live), 0.0
+        for vector in parts if self.backend.flat else [parts]:
+            norm, alive = self.backend.native(measure)(self.backend.xp, vector, alive, None)
+            square = square + norm * norm
+        return square, alive
+
+    @cached_property
+    def judge(self) -> Callable[[Array, Array], list[Array]]:
+        """Loss, as it is shown, and means of a batch's prediction, compiled."""
+        plain = super().judge
+
+        def judge(prediction: Array, target: Array) -> list[Array]:
+            loss, *means = plain(prediction, target)
+            return [loss * self.objective.shown, *means]
+
+        return judge
