@@ -150,7 +150,15 @@ def same(ours, theirs, atol=1e-6):
 
 
 @pytest.mark.parametrize("kind", ["classes", "numbers", "several numbers"])
-@pytest.mark.parametrize("solver", [{"solver": "adam"}, {"solver": "sgd", "momentum": 0.5, "learning_rate_init": 0.02}])
+@pytest.mark.parametrize(
+    "solver",
+    [
+        {"solver": "adam"},
+        {"solver": "sgd", "momentum": 0.5, "learning_rate_init": 0.02},
+        {"solver": "sgd", "momentum": 0.0, "learning_rate_init": 0.05, "learning_rate": "adaptive"},
+    ],
+    ids=["adam", "sgd", "adaptive"],
+)
 @pytest.mark.parametrize("batch_size", [16, 32])  # the last batches are short ones
 def test_it_stops_where_theirs_stops(kind, solver, batch_size, in_order):
     classes, x, y = pairs(kind)
@@ -180,7 +188,7 @@ def test_partial_fit_goes_on_as_theirs_does(kind, weighted, rate, in_order):
     for k, size in enumerate([40, 10, 25, 7, 30, 11, 9, 13, 40, 8]):
         rows = np.random.default_rng(k).permutation(len(x))[:size]
         for estimator in (theirs, ours):
-            estimator.set_params(alpha=2.0 if k < 6 else 0.5)
+            estimator.set_params(alpha=2.0 if k < 5 else 0.5 if k < 8 else 0.0)
             estimator.partial_fit(x[rows], y[rows], sample_weight=weights[rows] if weighted else None, **extra)
         same(ours, theirs)
         assert ours.model_.optimizer.lr == pytest.approx(theirs._optimizer.learning_rate, rel=1e-12)

@@ -114,9 +114,9 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         scores = self._outputs(X)
         xp = namespace(scores=scores)
         if self.multilabel_:
-            return log_sigmoid(xp, scores)
+            return _log_sigmoid(xp, scores)
         if scores.shape[1] == 1:
-            return log_sigmoid(xp, xp.concat([-scores, scores], axis=1))
+            return _log_sigmoid(xp, xp.concat([-scores, scores], axis=1))
         shifted, _, total = exp_shifted(xp, scores)
         return shifted - xp.log(total)
 
@@ -236,6 +236,6 @@ class MLPRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
         return Objective(LOSSES[self.loss], self.n_outputs_, half * self.n_outputs_, shown=1.0 / self.n_outputs_)
 
 
-def log_sigmoid(xp: Namespace, x: Array) -> Array:
+def _log_sigmoid(xp: Namespace, x: Array) -> Array:
     """log 1 / (1 + e^−x), accurate at both ends."""
-    return xp.minimum(x, xp.zeros_like(x)) - xp.log1p(xp.exp(-xp.abs(x)))
+    return xp.minimum(x, 0.0) - xp.log1p(xp.exp(-xp.abs(x)))
