@@ -177,6 +177,7 @@ def to_host(holder: Holder) -> dict[str, Any]:
             callbacks=[{name: home(value) for name, value in one.items()} for one in run.callbacks],
         )
     return {
+        "kind": type(step),
         "step": made,
         "theta": home(state.theta),
         "slots": [home(slot) for slot in state.slots],
@@ -188,7 +189,7 @@ def to_host(holder: Holder) -> dict[str, Any]:
 
 def from_host(host: dict[str, Any], backend: str | Backend | None = None) -> tuple[Step, State, Run | None]:
     """Make them again, on their own backend or on another."""
-    step = Step(**host["step"] | {"backend": find_backend(backend or host["step"]["backend"])})
+    step = host["kind"](**host["step"] | {"backend": find_backend(backend or host["step"]["backend"])})
 
     def place(array: Any) -> Any:
         return step.backend.adopt(array.copy()) if isinstance(array, np.ndarray) else array
