@@ -76,5 +76,5 @@ def test_bad_input(backend):
         model.objective(x, y)(np.zeros(3))
     with pytest.raises(ShapeError, match="they must be as many"):
         model.objective(x, y[1:])
-    with pytest.raises(DataError, match="labels must be"):
+    with pytest.raises(DataError, match="labels choose between outputs, and the network has one"):
         model_on(backend, loss=xn.cross_entropy).objective(x, y)
