@@ -135,7 +135,7 @@ def _differences(value: Any, again: Any) -> Iterator[str]:
 def _same(a: Any, b: Any) -> bool:
     """Whether b is what a file makes of a: NumPy's numbers come back as plain ones, all else as it was."""
     if isinstance(a, np.ndarray):
-        return isinstance(b, np.ndarray) and a.dtype == b.dtype and np.array_equal(a, b)
+        return isinstance(b, np.ndarray) and a.dtype.newbyteorder("=") == b.dtype and np.array_equal(a, b)
     if isinstance(a, (tuple, list)):
         return type(a) is type(b) and len(a) == len(b) and all(map(_same, a, b))
     if isinstance(a, partial):
