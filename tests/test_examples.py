@@ -84,7 +84,7 @@ def test_mnist_trains_saves_and_reports(tmp_path):
         (
             ["--backend", "numpy", "--layers", "784,16,16,10", "--optimizer", "sgd", "--lr", "1e20", "--epochs", "1"],
             1,
-            "error: loss became ",
+            "error: the learning rate became ",
         ),
     ],
 )  # fmt: skip
