@@ -130,12 +130,18 @@ def test_neighbours_that_decay_are_one_part():
     assert net.decayed(flat=False).places == (0, 1, 2)
 
 
+def test_neighbours_that_are_wanted_for_other_reasons_are_two_parts():
+    net = xn.Sequential(xn.Linear(2, 3), xn.Linear(3, 1))
+    parts = parameters.choose(net.layout, lambda window: "decayed" if window.decayed else "plain", True)
+    assert parts.places == (slice(0, 6), slice(6, 9), slice(9, 12), slice(12, 13))
+
+
 def test_parts_that_were_made_anew_are_put_between_the_rest(backend):
     vector = backend.asarray(np.arange(10.0))
-    parts = parameters.Parts((slice(0, 2), slice(5, 6), slice(8, 10)))
+    parts = parameters.Parts((slice(0, 2), slice(5, 6), slice(7, 8)))
     old = parts.of(vector)
     new = parts.put(backend.xp, vector, old, tuple(part * 10.0 for part in old))
-    assert_close(backend, new, [0, 10, 2, 3, 4, 50, 6, 7, 80, 90], multiple=0)
+    assert_close(backend, new, [0, 10, 2, 3, 4, 50, 6, 70, 8, 9], multiple=0)
     assert parts.put(backend.xp, vector, old, old) is vector
 
 
