@@ -207,9 +207,23 @@ def test_wrong_callbacks_are_one_line(callbacks, text):
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "frozen"), list(zip(OPTIMIZERS, [["0.*"], ["*.bias"], ["0.weight", "2.bias"]] * 2, strict=True)), ids=str
+    ("optimizer", "frozen", "names"),
+    [
+        (optimizer, *case)
+        for optimizer, case in zip(
+            OPTIMIZERS,
+            [
+                (["0.*"], {"0.weight", "0.bias"}),
+                (["*.bias"], {"0.bias", "2.bias"}),
+                (["0.weight", "2.b*"], {"0.weight", "2.bias"}),
+            ]
+            * 2,
+            strict=True,
+        )
+    ],
+    ids=str,
 )
-def test_frozen_parameters_keep_their_bits(backend, optimizer, frozen):
+def test_frozen_parameters_keep_their_bits(backend, optimizer, frozen, names):
     model = classifier(backend, optimizer)
     fit(model)  # what the optimizer remembers would move them on
     model.frozen = frozen
@@ -217,7 +231,7 @@ def test_frozen_parameters_keep_their_bits(backend, optimizer, frozen):
     fit(model, 2)
     after = windows(model)
     still = {name for name in before if np.array_equal(before[name], after[name])}
-    assert still == {name for name in before if model.step.freezes(name)} != set()
+    assert still == names
     model.frozen = ()
     fit(model)
     assert not any(np.array_equal(after[name], window) for name, window in windows(model).items())
