@@ -70,6 +70,8 @@ def test_numpys_numbers_become_pythons():
         (xn.Adam(1e100), "float64", None),
         (xn.Adam(1e39), "float32", r"Adam: lr=1e\+39 is too large for theta"),
         (xn.Adam(eps=1e-38), "float32", "Adam: eps=1e-38 is 0 in the precision of theta: take a larger one"),
+        (xn.Adam(eps=2e-38), "float32", "Adam: eps=2e-38 is 0 in the precision of theta: take a larger one"),
+        (xn.RMSProp(eps=2e-38), "float32", None),
         (xn.RMSProp(eps=1e-45), "float32", "RMSProp: eps=1e-45 is 0 in the precision of theta"),
         (xn.Adam(eps=1e-38), "float64", None),
         (xn.AdamW(2.0, weight_decay=0.6), "float32", "AdamW: lr=2.0 is too large for theta, at most 1.67"),
@@ -160,6 +162,15 @@ def test_no_finite_gradient_takes_theta_out_of_its_range(dtype, data):
             assert all(np.all(np.isfinite(slot)) for slot in memory.slots)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "optimizer", [kind(0.0) for kind in KINDS] + [xn.RMSProp(alpha=0.0), xn.Adam(beta2=0.0)], ids=str
+)
+def test_rate_and_gradient_may_be_multiplied_first(optimizer, dtype):
+    info = np.finfo(dtype)
+    assert optimizer.fastest(info) * math.sqrt(float(info.max)) < float(info.max)
+
+
 # A rule of one's own
 
 
@@ -180,6 +191,30 @@ class Wild(Optimizer):
     @property
     def moments(self):
         return 1
+
+
+def greedy_rule(xp, theta, v, g, rate):
+    v += rate / g
+    theta -= rate * g
+    return theta, v
+
+
+@dataclass(frozen=True)
+class Greedy(Wild):
+    """θ stays finite, and v does not."""
+
+    @property
+    def rule(self):
+        return greedy_rule
+
+
+def test_what_a_rule_of_ones_own_remembers_is_watched_too(backend):
+    optimizer = Greedy(1.0)
+    theta = backend.asarray([1.0, 2.0], dtype="float32", copy=True)
+    with np.errstate(all="ignore"):
+        theta, memory = optimizer.step(theta, backend.asarray([0.0, 1.0], dtype="float32"), optimizer.init(theta))
+    assert backend.asnumpy(theta).tolist() == [1.0, 2.0]
+    assert backend.asnumpy(memory.slots[0]).tolist() == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("flat", [True, False])
