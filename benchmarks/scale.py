@@ -74,8 +74,7 @@ def load() -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model"
-        code = "from benchmarks.scale import square; import sys, xpnet; square(xpnet.Adam()).save(sys.argv[1])"
-        subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+        subprocess.run([sys.executable, __file__, "--save", str(path)], check=True)
         figures = measured(lambda: xn.load(path, "numpy"), 4.0 * SIDE**2)
         began = time.perf_counter()
         np.fromfile(path, np.uint8)
@@ -117,7 +116,7 @@ PARTS = {part.__name__: part for part in (load, adamw, clipped, checked, evaluat
 def run(name: str, sources: Path) -> dict[str, float]:
     """Do a part in a process of its own, with the xpnet of a folder."""
     environment = os.environ | machine.threads(1) | {"PYTHONPATH": f"{sources}{os.pathsep}{HERE.parent}"}
-    words = [sys.executable, "-m", "benchmarks.scale", "--part", name]
+    words = [sys.executable, __file__, "--part", name]  # by its path: another version may not have it
     done = subprocess.run(words, cwd=sources, env=environment, capture_output=True, text=True, check=True)
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return figures
@@ -142,8 +141,14 @@ def main() -> None:
     """Measure all parts, and write the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
     parser.add_argument("--part", choices=PARTS, help="do this one here and print its figures")
+    parser.add_argument("--save", type=Path, metavar="PATH", help="only write the model that `load` reads")
     parser.add_argument("--xpnet", type=Path, metavar="FOLDER", help="the sources of another version, to compare with")
     args = parser.parse_args()
+    if args.save:
+        import xpnet as xn
+
+        square(xn.Adam()).save(args.save)
+        return
     if args.part:
         print(json.dumps(PARTS[args.part]()))
         return

@@ -61,7 +61,9 @@ def test_one_bad_sample_stops_training_at_its_step_with_the_theta_before_it(back
     for slot, other in zip(model.state.slots, good.state.slots, strict=True):
         for a, b in zip(NET.windows(slot).values(), NET.windows(other).values(), strict=True):
             assert np.array_equal(backend.asnumpy(a), backend.asnumpy(b))
+    still = np.array(backend.asnumpy(model.theta))
     assert model.fit(X, Y, epochs=1, batch_size=BATCH)["epoch"] == [1]  # and it can go on
+    assert not np.any(np.isclose(backend.asnumpy(model.theta), still, rtol=0, atol=1e-9))
     assert model.state.t == 5 + 8
 
 
