@@ -3,6 +3,7 @@
 import copy
 import pickle
 import threading
+import time
 from dataclasses import replace
 from functools import partial
 
@@ -326,8 +327,10 @@ def test_whoever_waits_for_the_holder_comes_next():
     with holder, holder:  # the same thread may enter once more
         inside.set()
         asked.wait()
-        while not holder._next.locked():
-            pass
+        deadline = time.monotonic() + 5.0
+        while not holder._next.locked() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert holder._next.locked(), "nobody waits for the next turn"
     with holder:
         order.append("again")
     thread.join()
