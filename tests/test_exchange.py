@@ -322,7 +322,7 @@ def test_whoever_waits_for_the_holder_comes_next():
         with holder:
             order.append("other")
 
-    thread = threading.Thread(target=other)
+    thread = threading.Thread(target=other, daemon=True)
     thread.start()
     with holder, holder:  # the same thread may enter once more
         inside.set()
@@ -333,7 +333,7 @@ def test_whoever_waits_for_the_holder_comes_next():
         assert holder._next.locked(), "nobody waits for the next turn"
     with holder:
         order.append("again")
-    thread.join()
+    thread.join(5.0)
     assert order == ["other", "again"]
 
 
