@@ -312,6 +312,19 @@ def test_a_model_says_what_it_is():
 # Threads
 
 
+def test_the_thread_that_is_in_may_enter_once_more_and_leaves_for_good():
+    holder, entered = Holder(None, None), threading.Event()
+    with holder, holder:
+        pass
+
+    def other():
+        with holder:
+            entered.set()
+
+    threading.Thread(target=other, daemon=True).start()
+    assert entered.wait(5.0)
+
+
 def test_whoever_waits_for_the_holder_comes_next():
     holder, order = Holder(None, None), []
     inside, asked = threading.Event(), threading.Event()
