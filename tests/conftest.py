@@ -14,6 +14,49 @@ settings.register_profile("long", settings.get_profile("xpnet"), max_examples=80
 settings.load_profile("xpnet")
 
 
+def pytest_addoption(parser):
+    text = "run what takes a backend on the real CuPy, its CUDA driver played by the CPU: see tests/standin"
+    parser.addoption("--stand-in", action="store_true", help=text)
+
+
+def pytest_configure(config):
+    """Install the stand-in, if it was asked for, and choose the tests that it is for."""
+    if config.getoption("--stand-in"):
+        import standin
+
+        try:
+            standin.install()
+        except standin.build.MissingError as problem:
+            raise pytest.UsageError(f"--stand-in: {problem}") from None
+        config.option.backends = config.option.backends or ["cupy"]
+        config.option.markexpr = config.option.markexpr or "gpu"
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Leave the stand-in's own tests to `--stand-in`."""
+    return True if collection_path.name == "standin" and not config.getoption("--stand-in") else None
+
+
+def pytest_sessionfinish(session):
+    """Fail if NVIDIA's compiler refused a kernel that ran on the stand-in."""
+    if session.config.getoption("--stand-in"):
+        from standin import kernels
+
+        for refused in kernels.verdicts():
+            print(f"\n{refused}")
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(autouse=True)
+def _no_misuse(request):
+    """Fail a test in which the stand-in saw something that a real device would not have survived."""
+    yield
+    if request.config.getoption("--stand-in"):
+        import standin
+
+        assert standin.misuses() == []
+
+
 def pytest_collection_modifyitems(items):
     """Run the tests that fork this process first: libraries that are imported later start threads."""
     items.sort(key=lambda item: item.get_closest_marker("forks") is None)

@@ -1,7 +1,8 @@
 """Plant faults in copies of xpnet, one at a time, and see whether the tests notice: `python tests/mutants.py`.
 
 The faults are data (mutants.toml). Libraries are imported once; each fault is tried in a process forked from there, on
-NumPy and array-api-strict, by the test files named beside it, until the first failure. Numba is left out.
+NumPy and array-api-strict, by the test files named beside it, until the first failure. Numba is left out. Those of the
+CUDA backend (standin/mutants.toml) are tried on the real CuPy: `python tests/mutants.py --stand-in`.
 """
 
 import argparse
@@ -35,15 +36,18 @@ class Fault(NamedTuple):
     tests: tuple[str, ...]
 
 
-def faults() -> list[Fault]:
+def faults(stand_in: bool = False) -> list[Fault]:
     """Read the faults; ValueError names one whose text does not occur exactly once in its file."""
     found, lost = [], []
-    for file in tomllib.loads((TESTS / "mutants.toml").read_text())["file"]:
+    where = TESTS / "standin" if stand_in else TESTS
+    for file in tomllib.loads((where / "mutants.toml").read_text())["file"]:
         source = (PACKAGE / file["path"]).read_text()
         for what, old, new in file["faults"]:
             if source.count(old) != 1 or old == new:
                 lost.append(f"{file['path']}: {what}: its text occurs {source.count(old)} times, not once: {old}")
-            found.append(Fault(file["path"], what, old, new, tuple(file["tests"].split())))
+            tests = (Path(name) for name in file["tests"].split())
+            named = tuple(str(name.with_name(f"test_{name.name}")) for name in tests)
+            found.append(Fault(file["path"], what, old, new, named))
     if lost:
         raise ValueError("\n".join(lost))
     return found
@@ -62,7 +66,7 @@ def plant(fault: Fault, folder: Path) -> None:
     file.write_text(file.read_text().replace(fault.old, fault.new))
 
 
-def start(fault: Fault, folder: Path) -> int:
+def start(fault: Fault, folder: Path, stand_in: bool) -> int:
     """Run the tests on the faulty copy in a process of its own; return its number."""
     plant(fault, folder)
     child = os.fork()
@@ -81,10 +85,11 @@ def start(fault: Fault, folder: Path) -> int:
         import pytest
 
         assert Path(str(importlib.util.find_spec("xpnet").origin)).is_relative_to(folder)
-        words = ["-x", "-q", "--tb=line", "--backends=numpy,strict", "-p", "no:cacheprovider", "-m", "not slow"]
+        words = ["-x", "-q", "--tb=line", "-p", "no:cacheprovider"]
+        words += ["--stand-in"] if stand_in else ["--backends=numpy,strict", "-m", "not slow"]
         words += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
         words += [f"--rootdir={TESTS.parent}", f"-c={TESTS.parent / 'pyproject.toml'}", f"--basetemp={folder / 'tmp'}"]
-        code = int(pytest.main([*words, *(str(TESTS / f"test_{name}.py") for name in fault.tests)]))
+        code = int(pytest.main([*words, *(str(TESTS / f"{name}.py") for name in fault.tests)]))
     except BaseException:
         traceback.print_exc()
     finally:
@@ -103,8 +108,12 @@ def outcome(code: int, output: str) -> str:
     return f"broken, not faulty: {output[-300:]}" if code > 0 else "survived: the tests hang"
 
 
-def try_all(chosen: list[Fault], workers: int = 2) -> list[dict[str, object]]:
+def try_all(chosen: list[Fault], workers: int = 2, stand_in: bool = False) -> list[dict[str, object]]:
     """Try the faults, some at a time; return for each what it was and how it went."""
+    if stand_in:
+        import standin
+
+        standin.install()
     for name in LIBRARIES:
         try:
             importlib.import_module(name)
@@ -117,7 +126,7 @@ def try_all(chosen: list[Fault], workers: int = 2) -> list[dict[str, object]]:
                 k, fault = waiting.pop(0)
                 folder = Path(top) / str(k)
                 folder.mkdir()
-                running[start(fault, folder)] = (k, fault, folder, time.monotonic())
+                running[start(fault, folder, stand_in)] = (k, fault, folder, time.monotonic())
             time.sleep(0.01)
             for child, (k, fault, folder, began) in list(running.items()):
                 ended, status = os.waitpid(child, os.WNOHANG)
@@ -145,9 +154,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="faults whose file or description has this in it")
+    parser.add_argument("--stand-in", action="store_true", help="those of the CUDA backend")
     args = parser.parse_args()
-    chosen = [fault for fault in faults() if args.only in f"{fault.path}: {fault.what}"]
-    results = try_all(spread(args.count, chosen, args.seed) if args.count else chosen)
+    chosen = [fault for fault in faults(args.stand_in) if args.only in f"{fault.path}: {fault.what}"]
+    results = try_all(spread(args.count, chosen, args.seed) if args.count else chosen, stand_in=args.stand_in)
     print(json.dumps(results, ensure_ascii=False))
     sys.exit(any(not str(result["outcome"]).startswith("caught") for result in results))
 

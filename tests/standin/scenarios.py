@@ -1,0 +1,122 @@
+"""Trainings that are small and reach everything: each takes a backend and a dtype and returns arrays on the host."""
+
+from itertools import pairwise
+
+import numpy as np
+
+import xpnet as xn
+from xpnet.backends.base import Backend
+
+
+def bytes_and_labels(n=72, features=6, classes=5, seed=0):
+    """Return data as uint8 and labels as int32."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (n, features)).astype(np.uint8), rng.integers(0, classes, n).astype(np.int32)
+
+
+def home(model):
+    """Return θ on the host."""
+    return np.array(model.backend.asnumpy(model.theta))
+
+
+def deep(dropout=0.0):
+    """Return layers with and without ReLU and dropout between them, of sizes that are no multiple of anything."""
+    middle = [xn.Dropout(dropout)] if dropout else []
+    return xn.Sequential(
+        *(xn.Scale(1 / 255), xn.Linear(6, 13), xn.ReLU(), *middle, xn.Linear(13, 9), xn.ReLU()),
+        *(xn.Linear(9, 5), xn.ReLU(), xn.Linear(5, 5)),
+    )
+
+
+def dropout(backend, dtype):
+    """One model, data of two sizes, θ changed from outside, evaluated."""
+    model = xn.Model(
+        *(deep(0.3), xn.cross_entropy, xn.AdamW(1e-2)), seed=3, backend=backend, metrics=["accuracy"], dtype=dtype
+    )
+    x, y = bytes_and_labels()
+    other, _ = bytes_and_labels(seed=1)
+    found = [np.array(model.fit(x, y, 1, 16)["loss"]) for _ in range(3)]
+    history = model.fit(other, y, 3, 16)
+    found += [np.array(history["loss"]), np.array(history["gradient_norm"])]
+    model.theta = backend.asarray(home(model) * np.asarray(0.5, dtype))
+    model.fit(other, y, 2, 16)
+    model.fit(x, y, 2, 12)
+    return [*found, home(model), np.array(list(model.evaluate(x, y).values())), np.array(model.predict(x))]
+
+
+def two_models(backend, dtype):
+    """Two models in turn: their graphs lie in one device's memory, and on one stream."""
+    wide = xn.Sequential(xn.Scale(1 / 255), xn.Linear(6, 130), xn.ReLU(), xn.Linear(130, 5))
+    models = [
+        xn.Model(deep(), xn.cross_entropy, xn.Adam(1e-2, clip_norm=1.0), seed=3, backend=backend, dtype=dtype),
+        xn.Model(wide, xn.cross_entropy, xn.SGD(0.1, momentum=0.9), seed=4, backend=backend, dtype=dtype),
+    ]
+    x, y = bytes_and_labels()
+    on_device = backend.asarray(x), backend.asarray(y)
+    found = []
+    for _ in range(4):
+        found += [np.array(model.fit(*on_device, 2, 16)["loss"]) for model in models]
+    return found + [home(model) for model in models]
+
+
+def carries(backend, dtype):
+    """Three compiled steps in turn, whose carries and intermediate results must not share memory."""
+
+    def make():
+        def step(carry, fixed, x):
+            doubled = carry["n"] * 2.0
+            moved = doubled + x[0]
+            e = moved * moved - moved * (moved - 1.0)
+            return {"n": e + 0.0 * fixed[0][0], "m": carry["m"] + e}, (e, carry["m"])
+
+        return backend.compile(step) if backend.name == "cupy" else Backend.compile(backend, step)
+
+    def number(value):
+        return backend.asarray(np.asarray(value, dtype), copy=True)
+
+    steps, fixed = [make() for _ in range(3)], (backend.asarray(np.ones(3, dtype)),)
+    carry = [{"n": number(0.0), "m": number(float(k))} for k in range(3)]
+    found = []
+    for turn in range(9):
+        for k in range(min(3, 1 + turn // 2)):
+            xs = (np.full(3, 0.5 / (turn + k + 1), dtype),)
+            carry[k], results = steps[k](carry[k], fixed, xs)
+            found += [np.array(backend.asnumpy(result)) for result in results]
+    return found + [np.array(backend.asnumpy(one[name])) for one in carry for name in ("m", "n")]
+
+
+def regression(backend, dtype):
+    """Losses of regression and of binary classes, each with another optimizer and activation."""
+    rng = np.random.default_rng(5)
+    x, t = rng.normal(size=(40, 3)).astype(dtype), rng.random((40, 2)).astype(dtype)
+    losses = xn.mean_squared_error, xn.mean_absolute_error, xn.huber, xn.binary_cross_entropy
+    optimizers = xn.SGD(0.05, weight_decay=0.01), xn.RMSProp(0.01), xn.AdamW(0.01), xn.SGD(0.1, momentum=0.9)
+    activations = xn.Tanh(), xn.Sigmoid(), xn.GELU(), xn.SiLU()
+    found = []
+    for loss, optimizer, activation in zip(losses, optimizers, activations, strict=True):
+        net = xn.Sequential(xn.Linear(3, 7), activation, xn.Linear(7, 2))
+        model = xn.Model(net, loss, optimizer, seed=2, backend=backend, dtype=dtype)
+        model.fit(x, t, epochs=4, batch_size=8)
+        found.append(home(model))
+    return found
+
+
+ALL = {"dropout": dropout, "two models": two_models, "carries": carries, "regression": regression}
+
+
+def random_network(backend, seed):
+    """Train a small network of random form in float64 for a few epochs; return θ."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 20, rng.integers(2, 5)).tolist()
+    layers = []
+    for nin, nout in pairwise(sizes):
+        layers += [xn.Linear(nin, nout, bias=bool(rng.random() < 0.8))]
+        layers += [[xn.ReLU(), xn.Tanh(), xn.Dropout(0.25), xn.LeakyReLU()][rng.integers(4)]]
+    classes = int(rng.integers(2, 6))
+    net = xn.Sequential(*layers, xn.Linear(sizes[-1], classes))
+    optimizer = [xn.SGD(0.1), xn.SGD(0.05, momentum=0.9), xn.Adam(0.01), xn.AdamW(0.01, clip_norm=1.0)][rng.integers(4)]
+    n, batch = int(rng.integers(8, 40)), int(rng.integers(2, 9))
+    x, y = rng.normal(size=(n, sizes[0])), rng.integers(0, classes, n).astype(np.int32)
+    model = xn.Model(net, xn.cross_entropy, optimizer, seed=seed, backend=backend, dtype="float64")
+    model.fit(x, y, epochs=3, batch_size=batch)
+    return home(model)

@@ -1,0 +1,103 @@
+"""Training by the real CuPy on the stand-in: NumPy's numbers, and the same bits in whatever order streams work."""
+
+import threading
+import warnings
+from functools import cache
+
+import numpy as np
+import pytest
+
+import standin
+import xpnet as xn
+from standin import scenarios
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(autouse=True)
+def no_refused_graph():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        yield
+
+
+@cache
+def of_numpy(name, dtype):
+    return scenarios.ALL[name](xn.backend("numpy"), dtype)
+
+
+@cache
+def lazily(name, dtype):
+    with standin.order("lazy"):
+        return scenarios.ALL[name](xn.backend("cupy"), dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", scenarios.ALL)
+def test_numpys_numbers(name, dtype):
+    tolerance = {"float32": 2e-5, "float64": 1e-12}[dtype]
+    for found, expected in zip(lazily(name, dtype), of_numpy(name, dtype), strict=True):
+        scale = float(np.max(np.abs(expected))) or 1.0
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize("order", ["eager", "others", *(f"random {seed}" for seed in range(20))])
+@pytest.mark.parametrize("name", scenarios.ALL)
+def test_the_order_of_work_changes_no_bit(name, order):
+    kind, _, seed = order.partition(" ")
+    with standin.order(kind, int(seed or 0)):
+        found = scenarios.ALL[name](xn.backend("cupy"), "float32")
+    for one, other in zip(found, lazily(name, "float32"), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("first", range(0, 1000, 50))
+def test_random_networks(first):
+    for seed in range(first, first + 50):
+        found, expected = (scenarios.random_network(xn.backend(name), seed) for name in ("cupy", "numpy"))
+        error = float(np.max(np.abs(found - expected)) / np.max(np.abs(expected)))
+        assert error <= 1e-12, f"network {seed}: θ is off by {error:.1e}"
+
+
+@pytest.mark.parametrize("lacks", ["4", "132", "134", "152", "136", "256", "4,134,136,152,256"])
+def test_epilogues_that_have_no_algorithm(lacks, monkeypatch):
+    monkeypatch.setenv("STANDIN_LT_LACKS", lacks)
+    backend = xn.backend("cupy").with_matmul("float32")
+    results = zip(scenarios.two_models(backend, "float32"), of_numpy("two models", "float32"), strict=True)
+    for found, expected in results:
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * float(np.max(np.abs(expected))))
+
+
+@pytest.mark.parametrize("keeps", ["keep", "drop"])
+def test_nan_is_never_trained_on(keeps, monkeypatch):
+    monkeypatch.setenv("STANDIN_LT_NAN", keeps)
+    net = xn.Sequential(xn.Linear(6, 12), xn.ReLU(), xn.Linear(12, 5))
+    model = xn.Model(net, xn.cross_entropy, xn.SGD(0.1), backend="cupy")
+    model.theta = model.backend.asarray(np.where(np.arange(model.theta.size) == 3, np.nan, 0.1).astype("float32"))
+    with pytest.raises(xn.NonFiniteError):
+        model.fit(np.ones((16, 6), "float32"), np.zeros(16, "int32"), epochs=3, batch_size=8)
+
+
+def test_two_threads_train_on_one_backend():
+    backend, results = xn.backend("cupy"), {}
+
+    def work(k):
+        with standin.order("random", k):
+            results[k] = scenarios.dropout(backend, "float32")
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for k in range(2):
+        for one, other in zip(results[k], lazily("dropout", "float32"), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_step_is_eleven_nodes():
+    net = xn.Sequential(xn.Scale(1 / 255), xn.Linear(6, 16), xn.ReLU(), xn.Linear(16, 5))
+    model = xn.Model(net, xn.cross_entropy, xn.Adam(), backend="cupy")
+    x, y = scenarios.bytes_and_labels()
+    model.fit(x, y, epochs=4, batch_size=16)
+    assert model.step.run.nodes_per_step == pytest.approx(11, abs=0.5)
