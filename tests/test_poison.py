@@ -129,6 +129,21 @@ def test_after_a_bad_rate_the_run_goes_on_with_another_and_no_sample_is_trained_
 # Any finite gradient, any rate that is taken
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_changes_nothing_though_its_gradient_is(backend, bad):
+    """The numbers of a sum may overflow where the gradient of each is small."""
+
+    def loss(prediction, target, *, weights=None):
+        value, gradient = xn.cross_entropy(prediction, target, weights=weights)
+        return value * 0 + bad, gradient
+
+    model = xn.Model(NET, loss, xn.SGD(0.1), backend=backend)
+    before = home(model)
+    with pytest.raises(NonFiniteError, match="loss became"):
+        model.fit(X, Y, epochs=1, batch_size=8)
+    np.testing.assert_array_equal(home(model), before)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @given(st.data())
 def test_no_finite_gradient_takes_theta_out_of_its_range(dtype, data):
