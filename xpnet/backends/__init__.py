@@ -45,12 +45,13 @@ class use:
 
     A statement holds for every thread that is in no block; inside a block it holds until the block ends. A block holds
     for its own thread or asyncio task; threads that are started in it begin outside (`contextvars.copy_context().run`
-    carries it over).
+    carries it over). CuPy has one GPU a thread on which operations are done: it becomes the chosen one, in this thread.
     """
 
     def __init__(self, name: str | Backend) -> None:
         global _process
         self.backend = backend(name)
+        self._back = self.backend.select()
         blocks = _blocks.get()
         if blocks:
             _blocks.set((*blocks[:-1], _spoken(blocks[-1], self)))
@@ -67,6 +68,7 @@ class use:
 
     def __exit__(self, *exception: object) -> None:
         blocks = _blocks.get()
+        self._back()
         own = [k for k, level in enumerate(blocks) if level[0] is self][-1:]
         _blocks.set(tuple(level for k, level in enumerate(blocks) if k not in own))
 
