@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import xpnet as xn
-from xpnet import losses, optimizers
+from xpnet import backends, losses, optimizers
 from xpnet.backends import cupy as backend_module
 from xpnet.backends.base import Backend
 from xpnet.backends.cuda import cublaslt, graph, kernels
@@ -274,6 +274,17 @@ def test_a_call_that_is_cut_off_changes_nothing_and_the_next_works(kind, at):
     close(backend.asnumpy(one.theta), reference.theta, 2e-5)
 
 
+def test_a_single_step_that_fails_changes_nothing():
+    def broken(carry, fixed, x):
+        carry["n"] += 1.0
+        raise ValueError("planned")
+
+    carry = {"n": fake_cupy.zeros((), "float32")}
+    with pytest.raises(ValueError, match="planned"):
+        fake_cupy.fake_backend().compile(broken)(carry, (), ([0.0],))
+    assert float(carry["n"]) == 0.0
+
+
 def test_what_comes_after_a_failure_waits_for_what_was_under_way():
     backend = fake_cupy.fake_backend()
 
@@ -338,6 +349,21 @@ def test_use_makes_the_gpu_current_and_a_block_takes_it_back():
             assert fake_cupy.Device.current == 0
         assert fake_cupy.Device.current == 1
     assert fake_cupy.Device.current == 0
+
+
+def test_the_gpu_named_from_outside_is_made_current_once(monkeypatch):
+    monkeypatch.setenv("XPNET_BACKEND", "cupy:1")
+    monkeypatch.setattr(backends, "_open", lambda name: second_gpu())
+    backends._outside.cache_clear()
+    try:
+        assert xn.backend() is xn.backend()
+        assert fake_cupy.Device.current == 1
+        fake_cupy.Device(0).use()
+        xn.backend()
+        assert fake_cupy.Device.current == 0, "not again: it is the user's"
+    finally:
+        backends._outside.cache_clear()
+        fake_cupy.Device(0).use()
 
 
 def test_opening_a_backend_leaves_the_current_gpu(monkeypatch):

@@ -94,10 +94,21 @@ def backend(name: str | Backend | None = None) -> Backend:
         speaker = (_process, *_blocks.get())[-1][-1]
         if speaker is not None:
             return speaker.backend
-        name = os.environ.get("XPNET_BACKEND") or "auto"
+        if outside := os.environ.get("XPNET_BACKEND"):
+            return _outside(outside)
+        name = "auto"
     if not isinstance(name, str):
         raise TypeError(f'expected a backend or its name, such as "numpy" or "torch:cuda:0", got {shown(name)}')
     return _auto() if name == "auto" else _open(name)
+
+
+@lru_cache(maxsize=64)
+def _outside(name: str) -> Backend:
+    """Return the backend that XPNET_BACKEND names, its GPU made the current one as by `use`: once, when first asked."""
+    chosen = backend(name)
+    if name != "auto":
+        chosen.select()
+    return chosen
 
 
 def available_backends() -> dict[str, list[str]]:
