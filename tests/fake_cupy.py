@@ -1,12 +1,14 @@
 """A CuPy without a GPU: NumPy behind CuPy's rules, with streams and graphs.
 
-It enforces what CuPy enforces: no implicit conversion, no array of another library in an operation, reductions stay 0-d
-arrays, integer indices wrap. While a stream is capturing nothing is computed: what is asked for goes on a tape, results
-hold NaN, host copies and stock products are refused; `Graph.launch` plays the tape. Kernels are the real C++ text, run
-on the CPU (`cuda_host`); cuBLASLt is played by NumPy, column by column, at the addresses that it is given.
+It enforces what CuPy enforces: no implicit conversion, no array of another library or GPU in an operation, reductions
+stay 0-d arrays, integer indices wrap; and what is too slow there or widens without a word is refused. While a stream is
+capturing nothing is computed: what is asked for goes on a tape, results hold NaN, host copies and stock products are
+refused; `Graph.launch` plays the tape. Kernels are the real C++ text, run on the CPU (`cuda_host`); cuBLASLt is played
+by NumPy, column by column, at the addresses that it is given.
 """
 
 import ctypes
+import re
 from contextlib import contextmanager
 from functools import cached_property
 from types import SimpleNamespace
@@ -27,19 +29,29 @@ class OutOfMemoryError(MemoryError):
 
 
 class Device:
-    def __init__(self, id=0):
-        self.id = id
+    """A GPU. Operations are done on the current one, and take no arrays of another."""
+
+    current = 0
+
+    def __init__(self, id=None):
+        self.id = Device.current if id is None else id
+        self.before = []
 
     def __eq__(self, other):
         return isinstance(other, Device) and self.id == other.id
 
     __hash__ = None
 
+    def use(self):
+        Device.current = self.id
+
     def __enter__(self):
+        self.before.append(Device.current)
+        self.use()
         return self
 
     def __exit__(self, *exception):
-        pass
+        Device.current = self.before.pop()
 
     def __repr__(self):
         return f"<CUDA Device {self.id}>"
@@ -64,7 +76,7 @@ class Tape(list):
 class ndarray:
     __array_priority__ = 1000
 
-    def __init__(self, host, device=0):
+    def __init__(self, host, device=None):
         if tape is not None:
             tape.memory.append(host)
         self.host, self.device = host, Device(device)
@@ -99,7 +111,7 @@ class ndarray:
 
     @property
     def T(self):  # noqa: N802
-        return ndarray(self.host.T)
+        return ndarray(self.host.T, self.device.id)
 
     def reshape(self, *shape):
         return xp.reshape(self, shape[0] if isinstance(shape[0], tuple) else shape)
@@ -113,7 +125,7 @@ class ndarray:
     def __getitem__(self, key):
         keys = key if isinstance(key, tuple) else (key,)
         assert not any(isinstance(k, np.ndarray) for k in keys), "a host array as an index"
-        return ndarray(self.host[(*keys, ...) if ... not in keys else key])  # a view, 0-d ones included
+        return ndarray(self.host[(*keys, ...) if ... not in keys else key], self.device.id)  # a view, also a 0-d one
 
     def __setitem__(self, key, value):
         assert not isinstance(value, np.ndarray), "a host array cannot be assigned to a device array"
@@ -129,9 +141,27 @@ def ask(work):
         tape.append(work)
 
 
+def here(*arguments):
+    """See that all arrays are on the current GPU."""
+    for a in arguments:
+        assert not isinstance(a, ndarray) or a.device.id == Device.current, f"{a.device} is not {Device()}, the current"
+
+
+def arithmetic(function):
+    """Refuse what would turn float32 into float64 on CuPy: an array of integers, be it 0-d, beside one of floats."""
+
+    def checked(a, b):
+        kinds = {array.dtype.kind for array in (a, b) if isinstance(array, ndarray)}
+        assert not ("f" in kinds and kinds & {"i", "u"}), "float32 and integers give float64"
+        return function(a, b)
+
+    return checked
+
+
 def operate(function, *arguments, **keywords):
     """Call a NumPy function on device arrays; the result is a new array, or a view of an argument."""
     hosts = [a.host if isinstance(a, ndarray) else a for a in arguments]
+    here(*(arguments[0] if isinstance(arguments[0], (list, tuple)) else arguments))
     mixed = [a for a in arguments if isinstance(a, (np.ndarray, np.generic))]
     if mixed:
         raise TypeError(f"Unsupported type {type(mixed[0])}")
@@ -161,8 +191,8 @@ OPERATORS |= {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!
 def _add_operators():
     for name, sign in OPERATORS.items():
         forward = eval(f"lambda a, b: a {sign} b")
-        setattr(ndarray, f"__{name}__", lambda a, b, f=forward: operate(f, a, b))
-        setattr(ndarray, f"__r{name}__", lambda a, b, f=forward: operate(lambda x, y: f(y, x), a, b))
+        setattr(ndarray, f"__{name}__", arithmetic(lambda a, b, f=forward: operate(f, a, b)))
+        setattr(ndarray, f"__r{name}__", arithmetic(lambda a, b, f=forward: operate(lambda x, y: f(y, x), a, b)))
         if name in ("add", "sub", "mul", "truediv", "xor"):
             in_place = eval(f"lambda a, b: a.__i{name}__(b)")
 
@@ -171,7 +201,7 @@ def _add_operators():
                 ask(lambda: f(target, source))
                 return a
 
-            setattr(ndarray, f"__i{name}__", augmented)
+            setattr(ndarray, f"__i{name}__", arithmetic(augmented))
     ndarray.__neg__ = lambda a: operate(np.negative, a)
     ndarray.__invert__ = lambda a: operate(np.invert, a)
     ndarray.__matmul__ = lambda a, b: matmul(a, b)
@@ -185,6 +215,7 @@ class Namespace:
     """The array API functions."""
 
     def __getattr__(self, name):
+        assert name not in ("any", "all", "count_nonzero", "sign"), f"CuPy compiles for seconds, or waits, at xp.{name}"
         found = getattr(np_xp, name)
         if not callable(found) or isinstance(found, type) or name in ("isdtype", "finfo", "iinfo"):
             return found
@@ -253,6 +284,7 @@ class RawModule:
         kinds = {"int64": ctypes.c_longlong, "int32": ctypes.c_int, "float64": ctypes.c_double}
 
         def launch(grid, block, arguments):
+            here(*arguments)
             values = [pointer(a) if isinstance(a, ndarray) else kinds[a.dtype.name](a) for a in arguments]
             ask(lambda: run(ctypes.c_uint(grid[0]), ctypes.c_uint(block[0]), *values))
 
@@ -261,6 +293,7 @@ class RawModule:
 
 class ElementwiseKernel:
     def __init__(self, read, written, operation, name, no_return=False):
+        assert re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII), f"{name} is no name in C++"
         self.parameters, self.operation = [], operation
         for texts, kind in ((read, "in"), (written, "out")):
             for words in (text.split() for text in texts.split(",")):
@@ -268,6 +301,7 @@ class ElementwiseKernel:
 
     def __call__(self, *arguments, size=-1):
         assert len(arguments) == len(self.parameters)
+        here(*arguments)
         given = list(zip(self.parameters, arguments, strict=True))
         kinds = {a.dtype.name for (dtype, _, _), a in given if dtype == "T"}
         assert len(kinds) <= 1, f"T is {kinds}"
@@ -297,15 +331,17 @@ class Stream:
 
     def record(self):
         refuse("an event on another stream")
+        return self
 
     def wait_event(self, event):
-        pass
+        waits.append((self, event))
 
     def synchronize(self):
         refuse("a synchronisation")
 
     def begin_capture(self):
         global tape
+        assert tape is None, "this stream is capturing already"
         assert self.ptr, "cannot capture on the default (legacy) stream"
         tape = Tape()
 
@@ -352,6 +388,7 @@ def using_allocator(allocator):
 
 
 streams = [Stream()]
+waits = []  # (stream, the stream it waits for)
 pool = MemoryPool()
 
 
@@ -389,7 +426,7 @@ class FakeLt:
         self.lacks = lacks  # epilogues that no algorithm can do
 
     def plan(self, product, vector=0, mask=0):
-        return None if product.epilogue in self.lacks else cublaslt.Plan(product, None, (), None, None, None)
+        return None if product.epilogue in self.lacks else cublaslt.Plan(product, None, (), None, 64, None, None)
 
     def run(self, plan, a, b, d, workspace, stream, vector=0, mask=0):
         assert workspace

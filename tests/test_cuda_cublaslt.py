@@ -188,13 +188,33 @@ def test_what_it_leaves_to_cupy():
     assert engine.multiply(device(a), device(a.T), device(np.ones((4, 4), dtype="float32").T)) is None
 
 
-def test_a_plan_is_made_once_and_each_stream_has_its_workspace():
+def test_a_plan_is_made_once_and_threads_take_turns_at_it(monkeypatch):
     engine = products.Products(fake_cupy, "float32", fake_cupy.FakeLt())
     a, b = device(np.ones((4, 6), dtype="float32")), device(np.ones((6, 2), dtype="float32"))
     out = device(np.empty((4, 2), dtype="float32"))
+    real, spaces = engine.lt.run, []
+
+    def run(plan, *arguments):
+        assert engine.lock.locked(), "another thread may write its bias into the plan"
+        spaces.append(arguments[3])
+        real(plan, *arguments)
+
+    monkeypatch.setattr(engine.lt, "run", run)
     for _ in range(3):
         engine.multiply(a, b, out)
-    with fake_cupy.Stream(non_blocking=True):
-        engine.multiply(a, b, out)
     assert len(engine.plans) == 1
-    assert len(engine.workspaces) == 2
+    assert all(spaces), "each product has a workspace, of the size that its algorithm asks for"
+
+
+@pytest.mark.parametrize(("offset", "promise"), [(0, 16), (1, 4), (2, 8)])
+def test_no_more_is_promised_of_the_result_than_of_the_bias(offset, promise):
+    engine = products.Products(fake_cupy, "float32", fake_cupy.FakeLt())
+    memory = np.zeros(64, dtype="float32")
+    first = -memory.__array_interface__["data"][0] // 4 % 64 % 8 // 4 * 4  # 16 bytes, not 32
+    first += 4 if (memory.__array_interface__["data"][0] + 4 * first) % 32 == 0 else 0
+    bias = device(memory[first + offset :][:4])
+    a, b, out = (device(np.ones(shape, dtype="float32")) for shape in ((4, 6), (6, 4), (4, 4)))
+    engine.multiply(a, b, out, cublaslt.EPILOGUE_BIAS, bias)
+    (what,) = engine.plans
+    assert what.alignment[2] == min(promise, products.alignment(out.data.ptr))
+    assert what.alignment[3] == promise

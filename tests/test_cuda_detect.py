@@ -102,12 +102,18 @@ def test_a_missing_library(name, what):
         def __getattr__(self, wanted):
             if wanted == name:
                 raise ImportError('Failure finding "lib.so.13"')
-            return object()
+            return SimpleNamespace(getVersion=lambda: (13, 0))
 
     remedy = r"is missing: pip install 'cuda-toolkit\[cublas,cudart,nvrtc\]==13.\*'"
     with pytest.raises(BackendError, match=f"the CUDA library {what}, .* {remedy}"):
         detect.check_libraries(library(), Libs())
-    detect.check_libraries(library(), SimpleNamespace(nvrtc=1, cublas=1))
+    detect.check_libraries(library(), SimpleNamespace(nvrtc=SimpleNamespace(getVersion=lambda: (13, 0)), cublas=1))
+
+
+def test_nvrtc_is_missing_only_when_it_is_called():
+    nvrtc = SimpleNamespace(getVersion=raises("CuPy failed to load libnvrtc.so.13: cannot open shared object file"))
+    with pytest.raises(BackendError, match=r"NVRTC, which compiles kernels, is missing: pip install 'cuda-toolkit"):
+        detect.check_libraries(library(), SimpleNamespace(nvrtc=nvrtc, cublas=1))
 
 
 @pytest.mark.parametrize(

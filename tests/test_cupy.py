@@ -2,6 +2,7 @@
 
 import gc
 import warnings
+import weakref
 from dataclasses import replace
 
 import cuda_host
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import xpnet as xn
-from xpnet import losses, optimizers
+from xpnet import backends, losses, optimizers
 from xpnet.backends import cupy as backend_module
 from xpnet.backends.base import Backend
 from xpnet.backends.cuda import cublaslt, graph, kernels
@@ -152,16 +153,227 @@ def test_assigned_theta_reaches_the_graph():
     close(one.backend.asnumpy(one.theta), reference.theta, 2e-5)
 
 
-def test_graphs_of_old_data_are_let_go_with_their_memory():
+def test_fits_of_one_epoch_on_data_given_anew_launch_one_graph():
+    one, reference = model(fake_cupy.fake_backend()), model("numpy")
+    x, y = data()
+    for _ in range(5):
+        x, y = (x + 3).astype(np.uint8), ((y + 1) % 5).astype(np.int64)
+        one.fit(x, y, 1, 16, progress=False)
+        reference.fit(x, y, 1, 16, progress=False)
+    (captured,) = one.step.run.graphs.values()
+    assert captured.executable.launches == 4, "one fit to warm up"
+    close(one.backend.asnumpy(one.theta), reference.theta, 2e-5)
+
+
+def test_data_changed_where_they_lie_are_read_anew():
+    one, reference = model(fake_cupy.fake_backend()), model("numpy")
+    x, y = data()
+    there = [one.backend.asarray(x), one.backend.asarray(y)]
+    for _ in range(4):
+        one.fit(*there, 1, 16, progress=False)
+        reference.fit(x, y, 1, 16, progress=False)
+        x = x // 2
+        there[0][...] = one.backend.asarray(x)
+    close(one.backend.asnumpy(one.theta), reference.theta, 2e-5)
+
+
+def test_after_a_fit_nothing_holds_its_data():
     one = model(fake_cupy.fake_backend())
-    fit(one)
-    (old,) = one.step.run.graphs.values()
-    pool = old.pool
-    del old
-    fit(one)  # the same numbers at other addresses
+    x, y = (one.backend.asarray(a) for a in data())
+    one.fit(x, y, 3, 16, progress=False)
+    held = weakref.ref(x), weakref.ref(y)
+    del x, y
     gc.collect()
-    assert len(one.step.run.graphs) == 1
-    assert pool.freed
+    assert [ref() for ref in held] == [None, None]
+
+
+def test_a_graph_let_go_frees_its_memory_and_leaves_its_room_to_the_next():
+    backend = fake_cupy.fake_backend()
+    for _ in range(3):
+        one = model(backend)
+        fit(one)
+        assert len(backend.rooms) == 1
+        assert not backend.idle
+        backend.rooms[0].pool.freed = False
+        del one
+        gc.collect()
+        assert backend.rooms[0].pool.freed
+        assert backend.idle == backend.rooms
+
+
+def test_two_graphs_share_no_room():
+    backend = fake_cupy.fake_backend()
+    one, other = model(backend), model(backend)
+    fit(one)
+    fit(other)
+    assert len(backend.rooms) == 2
+    assert backend.rooms[0].stream is not backend.rooms[1].stream
+    assert len(backend.kernels._tickets) == 3, "one a stream, with that of the steps that run one by one"
+
+
+def test_the_four_graphs_used_last_are_kept():
+    one = model(fake_cupy.fake_backend())
+    x, y = (one.backend.asarray(a) for a in data())
+    run = one.step.run
+    for batch in (8, 9, 12, 18, 8, 24):
+        one.fit(x, y, 2, batch, progress=False)
+    sizes = [72 // len(captured.rows[0]) for captured in run.graphs.values()]
+    assert sizes == [12, 18, 8, 24]
+    assert len(one.backend.rooms) == graph.KEPT
+
+
+def test_a_step_that_reads_its_data_otherwise_has_a_graph_for_each_place():
+    backend = fake_cupy.fake_backend()
+    steps = backend.compile(lambda carry, fixed, x: ({"n": carry["n"] + fixed[0][0] * x[0]}, (carry["n"],)))
+    carry, expected = {"n": fake_cupy.zeros((), "float32")}, 0.0
+    places = [(backend.asarray(np.asarray([value], "float32")),) for value in (1.0, 10.0)]
+    for turn in range(12):
+        fixed = places[turn // 2 % 2]
+        carry, _ = steps(carry, fixed, ([1.0, 2.0],))
+        expected += 3.0 * float(fixed[0][0])
+        assert float(carry["n"]) == expected
+    assert steps.direct
+    assert not steps.refused
+    assert [g.executable is not None for g in steps.graphs.values()] == [True, True]
+
+
+# ---- what is cut off ----
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, ValueError])
+@pytest.mark.parametrize("at", [1, 3, 5, 6, 8])
+@pytest.mark.filterwarnings("ignore:steps run one by one")
+def test_a_call_that_is_cut_off_changes_nothing_and_the_next_works(kind, at):
+    backend, count = fake_cupy.fake_backend(), 0
+    one, reference = model(backend), model("numpy")
+    real = one.step.one
+
+    def planned(carry, fixed, x):
+        nonlocal count
+        count += 1
+        result = real(carry, fixed, x)
+        if count == at:
+            raise kind("planned")
+        return result
+
+    one.step = replace(one.step, compiled=backend.compile(planned))
+    source = Arrays(*(backend.asarray(a) for a in data()), backend)
+    for call in range(4):
+        block = np.arange(64, dtype=np.int32).reshape(4, 16) + call
+        before = np.array(backend.asnumpy(one.theta))
+        try:
+            outcome = one.step.many(one.state, source, block)
+        except kind:
+            assert fake_cupy.tape is None, "no stream is left capturing"
+            assert len(fake_cupy.streams) == 1
+            np.testing.assert_array_equal(backend.asnumpy(one.theta), before)
+            outcome = one.step.many(one.state, source, block)
+        one.holder.state = outcome.state
+        reference.holder.state = reference.step.many(reference.state, Arrays(*data(), reference.backend), block).state
+    assert count >= at
+    close(backend.asnumpy(one.theta), reference.theta, 2e-5)
+
+
+def test_a_single_step_that_fails_changes_nothing():
+    def broken(carry, fixed, x):
+        carry["n"] += 1.0
+        raise ValueError("planned")
+
+    carry = {"n": fake_cupy.zeros((), "float32")}
+    with pytest.raises(ValueError, match="planned"):
+        fake_cupy.fake_backend().compile(broken)(carry, (), ([0.0],))
+    assert float(carry["n"]) == 0.0
+
+
+def test_what_comes_after_a_failure_waits_for_what_was_under_way():
+    backend = fake_cupy.fake_backend()
+
+    def broken(carry, fixed, x):
+        raise ValueError("planned")
+
+    fake_cupy.waits.clear()
+    with pytest.raises(ValueError, match="planned"):
+        backend.compile(broken)((fake_cupy.ones(3, "float32"),), (), ([0.0, 0.0],))
+    (room,), default = backend.rooms, fake_cupy.streams[0]
+    assert fake_cupy.waits == [(room.stream, default), (default, room.stream)]
+
+
+def test_a_call_on_another_stream_waits_for_the_call_before():
+    backend = fake_cupy.fake_backend()
+    steps = backend.compile(lambda carry, fixed, x: ({"n": carry["n"] + x[0]}, (carry["n"],)))
+    carry, (mine, other) = {"n": fake_cupy.zeros((), "float32")}, (fake_cupy.Stream(True), fake_cupy.Stream(True))
+    for stream in (mine, mine, other):
+        fake_cupy.waits.clear()
+        with stream:
+            carry, _ = steps(carry, (), ([1.0, 2.0],))
+    assert (other, mine) in fake_cupy.waits
+    assert float(carry["n"]) == 9.0
+
+
+# ---- two GPUs ----
+
+
+def second_gpu():
+    backend = fake_cupy.fake_backend()
+    backend.device = fake_cupy.Device(1)
+    return backend
+
+
+def test_all_work_is_done_on_the_backends_own_gpu():
+    one, other, reference = model(fake_cupy.fake_backend()), model(second_gpu()), model("numpy")
+    for _ in range(3):
+        for m in (one, other, reference):
+            m.fit(*data(), 1, 16, progress=False)
+            m.evaluate(*data())
+            m.predict(data()[0])
+            m.objective(*data())(np.array(m.backend.asnumpy(m.theta)))
+            m.theta = m.theta
+            m.adjust(lr=1e-3)
+    close(other.backend.asnumpy(other.theta), reference.theta, 2e-5)
+    close(one.backend.asnumpy(one.theta), reference.theta, 2e-5)
+    assert (one.theta.device.id, other.theta.device.id) == (0, 1)
+    assert fake_cupy.Device.current == 0
+    other.optimizer = xn.Adam(1e-2)
+    theta, loss = other.theta, xn.cross_entropy
+    prediction, backward = other.net(theta, other.backend.asarray(data()[0]), backend=other.backend)
+    with other.backend.device:
+        _, gradient = loss(prediction, other.backend.asarray(data()[1]))
+    update = other.optimizer.update(theta, backward(gradient), other.state.slots, (0.1,) * 6, backend=other.backend)
+    assert update.theta.device.id == 1
+
+
+def test_use_makes_the_gpu_current_and_a_block_takes_it_back():
+    with xn.use(second_gpu()):
+        assert fake_cupy.Device.current == 1
+        with xn.use(fake_cupy.fake_backend()):
+            assert fake_cupy.Device.current == 0
+        assert fake_cupy.Device.current == 1
+    assert fake_cupy.Device.current == 0
+
+
+def test_the_gpu_named_from_outside_is_made_current_once(monkeypatch):
+    monkeypatch.setenv("XPNET_BACKEND", "cupy:1")
+    monkeypatch.setattr(backends, "_open", lambda name: second_gpu())
+    backends._outside.cache_clear()
+    try:
+        assert xn.backend() is xn.backend()
+        assert fake_cupy.Device.current == 1
+        fake_cupy.Device(0).use()
+        xn.backend()
+        assert fake_cupy.Device.current == 0, "not again: it is the user's"
+    finally:
+        backends._outside.cache_clear()
+        fake_cupy.Device(0).use()
+
+
+def test_opening_a_backend_leaves_the_current_gpu(monkeypatch):
+    monkeypatch.setattr(backend_module, "cupy", fake_cupy)
+    monkeypatch.setattr(backend_module.detect, "count_devices", lambda cupy: 2)
+    monkeypatch.setattr(backend_module.detect, "check_device", lambda cupy, number: None)
+    monkeypatch.setattr(backend_module.detect, "check_libraries", lambda cupy, libs: None)
+    monkeypatch.setattr(backend_module, "import_module", lambda name: None)
+    assert backend_module.connect("1").device == fake_cupy.Device(1)
+    assert fake_cupy.Device.current == 0
 
 
 # ---- bad input ----
@@ -233,6 +445,35 @@ def test_out_of_memory_says_how_much_and_what_to_lower():
     np.testing.assert_array_equal(backend.asnumpy(theta), np.ones(3))
 
 
+@pytest.mark.parametrize("what", ["asarray", "init", "predict", "evaluate", "constant", "theta"])
+def test_a_full_memory_is_told_in_one_line_wherever_it_is_met(what, monkeypatch):
+    one = model(fake_cupy.fake_backend())
+    x, y = (one.backend.asarray(a) for a in data())
+    work = {
+        "asarray": lambda: one.backend.asarray(np.ones(3)),
+        "init": lambda: one.net.init(backend=one.backend),
+        "predict": lambda: one.predict(x),
+        "evaluate": lambda: one.evaluate(x, y),
+        "constant": lambda: one.backend.constant((1.0, 2.0), np.dtype("float32")),
+        "theta": lambda: setattr(one, "theta", one.theta),
+    }[what]
+
+    def full(*arguments, **keywords):
+        error = fake_cupy.OutOfMemoryError("Out of memory allocating\n3 bytes")
+        error._size = 2**30
+        raise error
+
+    for name in ("asarray", "empty", "operate"):
+        monkeypatch.setattr(fake_cupy, name, full)
+    with pytest.raises(BackendError, match=r"^the GPU's memory is full: 1,024 MiB asked for, .*: lower batch_size.*$"):
+        work()
+
+
+def test_a_full_memory_of_the_host_is_not_said_to_be_the_gpus():
+    with pytest.raises(MemoryError, match="of the host"), fake_cupy.fake_backend().working():
+        raise MemoryError("of the host")
+
+
 def test_precisions():
     backend = fake_cupy.fake_backend()
     assert backend.with_matmul("tf32").products.precision == "tf32"
@@ -265,6 +506,32 @@ def test_a_rule_that_cannot_become_a_kernel_runs_in_its_plain_form():
     theta, g = fake_cupy.asarray(np.asarray([3.0, 1.0, 2.0])), fake_cupy.ones(3, "float64")
     backend.map(by_order)((theta,), (g,), ())
     np.testing.assert_array_equal(backend.asnumpy(theta), [0.0, 1.0, 2.0])
+
+
+def test_a_rule_may_have_any_name():
+    def förster(xp, theta, g):
+        theta -= g
+        return (theta,)
+
+    backend = fake_cupy.fake_backend()
+    theta, g = fake_cupy.ones(3, "float64"), fake_cupy.ones(3, "float64")
+    backend.map(lambda xp, theta, g: (theta + g,))((theta,), (g,), ())
+    backend.map(förster)((theta,), (g,), ())
+    np.testing.assert_array_equal(backend.asnumpy(theta), [1.0, 1.0, 1.0])
+
+
+def test_the_benchmark_multiplies_in_tf32_and_makes_its_labels_once(monkeypatch):
+    from benchmarks.peers import xpnet as peer
+    from benchmarks.settings import Settings
+
+    monkeypatch.setattr(Settings, "train", lambda self: (data()[0], data()[1].astype(np.uint8)))
+    seen = []
+    monkeypatch.setattr(xn.Model, "fit", lambda self, x, y, **settings: seen.append((self, y)) or {"loss": [0.0]})
+    for tf32 in (False, True):
+        epoch, _ = peer.prepare(Settings((6, 4, 5), tf32=tf32, options={"backend": fake_cupy.fake_backend()}))
+        epoch()
+    assert [one.backend.precision for one, _ in seen] == ["float32", "tf32"]
+    assert [y.dtype.name for _, y in seen] == ["int32", "int32"]
 
 
 def test_functions_without_a_kernel_stay_themselves():

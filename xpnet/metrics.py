@@ -187,8 +187,8 @@ def _count(xp: Namespace, prediction: Array, *numbers: Array) -> int:
 def _one_hot(xp: Namespace, name: str, numbers: Array, classes: int, start: int) -> Array:
     """Return 1 at each row's class, (N, C), float32; DataError for a row that has none, `start` the number of row 0."""
     hot = numbers[:, None] == xp.arange(classes, dtype=numbers.dtype, device=device(numbers))[None, :]
-    lost, home = ~xp.any(hot, axis=1), backend_of(numbers).asnumpy
-    if home(xp.any(lost)):
+    lost, home = xp.sum(xp.astype(hot, xp.int32), axis=1) == 0, backend_of(numbers).asnumpy
+    if home(xp.sum(xp.astype(lost, xp.int32))):
         row = int(home(xp.argmax(xp.astype(lost, xp.int8))))
         came = float(home(numbers[row]))
         text = "NaN" if came == NO_CLASS else f"{came:.15g}"

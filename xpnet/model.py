@@ -9,6 +9,7 @@ import numpy as np
 from xpnet.arrays import Array
 from xpnet.backends import Backend
 from xpnet.backends import backend as find_backend
+from xpnet.backends.base import at_work
 from xpnet.data import door
 from xpnet.data.source import Arrays, Validation
 from xpnet.errors import DataError
@@ -121,6 +122,7 @@ class Model(Assembly):
             raise DataError("there is nothing to resume, the training was finished: call fit for more epochs")
         return self._train(run, x, y, validation, callbacks, progress, checkpoint, every)
 
+    @at_work
     def _train(
         self,
         run: Run,
@@ -172,6 +174,7 @@ class Model(Assembly):
 
     # Without training
 
+    @at_work
     def predict(self, x: Any, batch_size: int = 4096) -> Array:
         """Return the network's output for x (N, …), computed in batches: NumPy for host data, else on the device."""
         _, batch_size = door.check_settings(1, batch_size)
@@ -180,6 +183,7 @@ class Model(Assembly):
         with self.holder as holder:
             return evaluation.predict(self.step, holder.state, placed, batch_size, home)
 
+    @at_work
     def evaluate(self, x: Any, y: Any, batch_size: int = 4096) -> dict[str, float]:
         """Return the loss and the metrics over all of x and y: `{"loss": …, "accuracy": …}`."""
         _, batch_size = door.check_settings(1, batch_size)
@@ -187,6 +191,7 @@ class Model(Assembly):
         with self.holder as holder:
             return evaluation.score(self.step, holder.state, source, batch_size)
 
+    @at_work
     def objective(self, x: Any, y: Any) -> Callable[[Any], tuple[float, np.ndarray]]:
         """Return the loss on x and y as a function of a host vector θ, with its gradient: what SciPy minimizes.
 

@@ -27,7 +27,10 @@ def prepare(settings: Settings):
     """Return `epoch` and `predict` of a model on the backend that the options name."""
     name = settings.options.get("backend") or BACKENDS.get(settings.device, "numpy")
     backend = xn.backend(name)
+    if settings.tf32 and backend.fuses:  # its products are cuBLASLt's, which know nothing of CUPY_TF32
+        backend = backend.with_matmul("tf32")
     images, labels = map(backend.asarray, settings.train())
+    labels = backend.xp.astype(labels, backend.xp.int32)  # as the door would, at every call of fit
     if settings.options.get("eager"):
         return eager(settings, backend, images, labels)
     model = xn.Model(network(settings.sizes), xn.cross_entropy, optimizer(settings), settings.seed, backend)
@@ -47,7 +50,6 @@ def eager(settings: Settings, backend: xn.Backend, images, labels):
     net, rule, rng = network(settings.sizes), optimizer(settings), np.random.default_rng(settings.seed)
     theta = net.init(settings.seed, backend)
     state, take = rule.init(theta), backend.xp.take
-    labels = backend.xp.astype(labels, backend.xp.int32)
 
     def epoch() -> float:
         nonlocal theta, state

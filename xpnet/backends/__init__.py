@@ -45,12 +45,13 @@ class use:
 
     A statement holds for every thread that is in no block; inside a block it holds until the block ends. A block holds
     for its own thread or asyncio task; threads that are started in it begin outside (`contextvars.copy_context().run`
-    carries it over).
+    carries it over). CuPy has one GPU a thread on which operations are done: it becomes the chosen one, in this thread.
     """
 
     def __init__(self, name: str | Backend) -> None:
         global _process
         self.backend = backend(name)
+        self._back = self.backend.select()
         blocks = _blocks.get()
         if blocks:
             _blocks.set((*blocks[:-1], _spoken(blocks[-1], self)))
@@ -67,6 +68,7 @@ class use:
 
     def __exit__(self, *exception: object) -> None:
         blocks = _blocks.get()
+        self._back()
         own = [k for k, level in enumerate(blocks) if level[0] is self][-1:]
         _blocks.set(tuple(level for k, level in enumerate(blocks) if k not in own))
 
@@ -92,10 +94,21 @@ def backend(name: str | Backend | None = None) -> Backend:
         speaker = (_process, *_blocks.get())[-1][-1]
         if speaker is not None:
             return speaker.backend
-        name = os.environ.get("XPNET_BACKEND") or "auto"
+        if outside := os.environ.get("XPNET_BACKEND"):
+            return _outside(outside)
+        name = "auto"
     if not isinstance(name, str):
         raise TypeError(f'expected a backend or its name, such as "numpy" or "torch:cuda:0", got {shown(name)}')
     return _auto() if name == "auto" else _open(name)
+
+
+@lru_cache(maxsize=64)
+def _outside(name: str) -> Backend:
+    """Return the backend that XPNET_BACKEND names, its GPU made the current one as by `use`: once, when first asked."""
+    chosen = backend(name)
+    if name != "auto":
+        chosen.select()
+    return chosen
 
 
 def available_backends() -> dict[str, list[str]]:

@@ -1,9 +1,10 @@
 """What a backend is: where arrays are born, how they come home, and four seams where a library may do better."""
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property, wraps
 from importlib import import_module
-from typing import Any, TypeAlias
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -26,6 +27,24 @@ Step: TypeAlias = Callable[[Any, Any, Any], tuple[Any, tuple[Array, ...]]]
 
 Run: TypeAlias = Callable[[Any, Any, Any], tuple[Any, tuple[Array, ...]]]
 """K steps: `run(carry, fixed, xs) -> carry, (losses, …)`."""
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+
+NOTHING = nullcontext()
+
+
+def at_work(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+    """Make a method of something that has a `backend` one during which that backend is `working`."""
+
+    @wraps(method)
+    def call(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self.backend.working():
+            return method(self, *args, **kwargs)
+
+    return call
 
 
 def library_version(name: str) -> str | None:
@@ -124,6 +143,17 @@ class Backend:
 
     def synchronize(self) -> None:
         """Wait until the device has done all it was asked."""
+
+    def working(self) -> AbstractContextManager[None]:
+        """Return the context of work on this backend: its device the current one, its errors said in a line."""
+        return NOTHING
+
+    def select(self) -> Callable[[], Any]:
+        """Make the device the one that this thread's own operations are done on, where a library has such a thing.
+
+        Return the function that takes it back.
+        """
+        return lambda: None
 
     def describe(self) -> str:
         """Say in a line what computes: the device, and where it is known its name and memory."""

@@ -5,7 +5,7 @@ cuBLASLt, K steps as one graph.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property, lru_cache
 from importlib import import_module
 from typing import Any
@@ -22,8 +22,8 @@ from xpnet.arrays import Array, Namespace
 from xpnet.backends.base import Apply, Gate, InPlaceBackend, Numbers, Rule, Run, Step, Vectors
 from xpnet.backends.cuda import cublaslt, detect
 from xpnet.backends.cuda.dense import FusedDense
-from xpnet.backends.cuda.graph import Steps
-from xpnet.backends.cuda.kernels import Kernels
+from xpnet.backends.cuda.graph import Room, Steps
+from xpnet.backends.cuda.kernels import Kernels, lasting
 from xpnet.backends.cuda.products import Products
 from xpnet.backends.cuda.symbols import TraceError
 from xpnet.errors import BackendError
@@ -38,7 +38,11 @@ NATIVE = {
 
 
 class CupyBackend(InPlaceBackend):
-    """CuPy on one GPU, which stays this thread's current one. Sums have one order: two runs give the same bits."""
+    """CuPy on one GPU. Sums have one order: two runs give the same bits.
+
+    xpnet's own work is done with this GPU as the current one. CuPy asks the same of operations written out on its
+    arrays: `xn.use("cupy:1")` makes the GPU this thread's current one, `with backend.device:` does for a while.
+    """
 
     fuses = True
 
@@ -52,6 +56,10 @@ class CupyBackend(InPlaceBackend):
     ) -> None:
         super().__init__("cupy", namespace, device, reason)
         self.cupy, self.precision = library, precision
+        self.rooms: list[Room] = []
+        """Kept here: the collector, taking a graph, would otherwise end stream and pool before the graph is done."""
+        self.idle: list[Room] = []
+        """Those that no graph needs now."""
 
     @property
     def spec(self) -> str:
@@ -88,20 +96,29 @@ class CupyBackend(InPlaceBackend):
         """Linear layers in a row."""
         return super().dense if self.products is None else FusedDense(self)
 
-    @cached_property
-    def capture_stream(self) -> Any:
-        """The stream on which graphs are captured, with what kernels on it share made beforehand."""
-        stream = self.cupy.cuda.Stream(non_blocking=True)
-        with stream:
-            self.kernels.prepare()
-            if self.products is not None:
-                self.products.workspace(stream.ptr)
-        stream.synchronize()
-        return stream
+    def room(self) -> Room:
+        """Return a room for a graph; when the graph is let go it makes it `idle` again."""
+        with suppress(IndexError):
+            return self.idle.pop()
+        pool = self.cupy.cuda.MemoryPool(self.cupy.get_default_memory_pool().malloc)
+        pool.set_limit(size=0)  # the pool behind it has the limit; this one must never free what was captured
+        self.rooms.append(Room(self.cupy.cuda.Stream(non_blocking=True), pool))
+        return self.rooms[-1]
+
+    def select(self) -> Callable[[], Any]:
+        """Make this GPU the thread's current one; return what makes the one before it current again."""
+        before = self.cupy.cuda.Device()
+        self.device.use()
+        return before.use  # type: ignore[no-any-return]
 
     def _place(self, host: np.ndarray, copy: bool | None) -> Array:
-        with self.device, self.memory_errors():
+        with self.working():
             return self.cupy.asarray(host)  # by way of pinned memory, where there is enough of it
+
+    def constant(self, values: Any, dtype: Any) -> Array:
+        """Return a layer's own numbers, nested tuples of floats, as an array on this device, always the same one."""
+        with self.working(), lasting(self.cupy):
+            return super().constant(values, dtype)
 
     def describe(self) -> str:
         """Name, compute capability and memory of the GPU."""
@@ -121,7 +138,8 @@ class CupyBackend(InPlaceBackend):
 
     def asnumpy(self, array: Array) -> np.ndarray:
         """Copy an array to the host, waiting for it."""
-        home: np.ndarray = self.cupy.asnumpy(array)
+        with self.working():
+            home: np.ndarray = self.cupy.asnumpy(array)
         return home
 
     def owns(self, array: Array) -> bool:
@@ -134,8 +152,9 @@ class CupyBackend(InPlaceBackend):
 
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """Return a @ b, in `out` if one is given."""
-        product = None if self.products is None else self.products.multiply(a, b, out)
-        return self.cupy.matmul(a, b, out=out) if product is None else product
+        with self.working():
+            product = None if self.products is None else self.products.multiply(a, b, out)
+            return self.cupy.matmul(a, b, out=out) if product is None else product
 
     def native(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return a function's own kernel, which leaves to the plain form what it was not made for."""
@@ -145,8 +164,9 @@ class CupyBackend(InPlaceBackend):
             return function
 
         def call(*arguments: Any, **keywords: Any) -> Any:
-            result = None if keywords else own(*arguments)
-            return function(*arguments, **keywords) if result is None else result
+            with self.working():
+                result = None if keywords else own(*arguments)
+                return function(*arguments, **keywords) if result is None else result
 
         return call
 
@@ -160,7 +180,8 @@ class CupyBackend(InPlaceBackend):
                 return plain(state, inputs, scalars, gate)
             if not self.owns(scalars):
                 scalars = self.asarray(np.asarray(scalars, dtype=state[0].dtype))
-            kernel(*inputs, scalars, (kernels.true if gate is None else gate).reshape(1), *state)
+            with self.working():
+                kernel(*inputs, scalars, (kernels.true if gate is None else gate).reshape(1), *state)
             return state
 
         return apply
@@ -170,13 +191,16 @@ class CupyBackend(InPlaceBackend):
         return Steps(self, step)
 
     @contextmanager
-    def memory_errors(self) -> Iterator[None]:
-        """Say of an allocation that failed how much was asked, how much is free, and what to lower."""
+    def working(self) -> Iterator[None]:
+        """The GPU current; of an allocation that failed, how much was asked, how much is free, and what to lower."""
         try:
-            yield
+            with self.device:
+                yield
         except MemoryError as error:
+            if not hasattr(error, "_size"):  # the host's memory
+                raise
             free, total = self.cupy.cuda.runtime.memGetInfo()
-            asked = detect.mib(getattr(error, "_size", 0))
+            asked = detect.mib(error._size)
             raise BackendError(
                 f"the GPU's memory is full: {asked} asked for, {detect.mib(free)} of {detect.mib(total)} free: "
                 "lower batch_size, use a smaller network, or end what nvidia-smi lists"
@@ -184,15 +208,13 @@ class CupyBackend(InPlaceBackend):
 
 
 def connect(device: str) -> CupyBackend:
-    """Return the backend for a GPU by its number, the first if none is named, after a trial; it becomes the current."""
+    """Return the backend for a GPU by its number, the first if none is named, after a trial."""
     names = devices()
     if device and device not in names:
         raise BackendError(f'CuPy has no device "{device}" here: choose one of {names}')
     detect.check_libraries(cupy, import_module("cupy_backends.cuda.libs"))
     detect.check_device(cupy, int(device or 0))
-    chosen = cupy.cuda.Device(int(device or 0))
-    chosen.use()
-    return CupyBackend(chosen)
+    return CupyBackend(cupy.cuda.Device(int(device or 0)))
 
 
 def of(array: Array) -> CupyBackend:

@@ -25,7 +25,10 @@ class Context:
     backend: Backend
     training: bool = False
     key: int | Array | None = None
-    """A hash of the seed and the step, from which random masks are made (`random.mask_key`)."""
+    """A hash of the seed and the step, from which random masks are made (`random.mask_key`).
+
+    In a compiled step it is an int32 array: `xp.astype` it before arithmetic with floats, which it would widen.
+    """
     buffers: dict[str, Array] = field(default_factory=dict)
     """Running statistics by path; a forward pass in training rebinds them, and the training step carries them."""
     watch: Callable[[str, Array], None] | None = None
@@ -112,20 +115,22 @@ class Layer(ABC):
         ShapeError or TypeError if θ or x does not fit; ValueError where dropout finds no key.
         """
         backend = backend or backend_of((*theta, x)[0] if isinstance(theta, tuple) else theta)
-        x = self._admit(theta, x, backend)
-        params = theta if isinstance(theta, tuple) else split(backend.xp, theta, self.layout)
-        y, pullback = self.forward(
-            params, x, Context(backend, training, key, {} if buffers is None else buffers, watch)
-        )
+        with backend.working():
+            x = self._admit(theta, x, backend)
+            params = theta if isinstance(theta, tuple) else split(backend.xp, theta, self.layout)
+            y, pullback = self.forward(
+                params, x, Context(backend, training, key, {} if buffers is None else buffers, watch)
+            )
         tape = [pullback]
 
         def backward(dy: Array) -> Vector:
             if not tape:
                 raise RuntimeError("this pullback was used already: call the network again for a new one")
-            if isinstance(theta, tuple):
-                return tape.pop()(dy, False, (None,) * len(theta))[1]
-            outs, finish = backend.join(theta, self.layout)
-            return finish(tape.pop()(dy, False, outs)[1])
+            with backend.working():
+                if isinstance(theta, tuple):
+                    return tape.pop()(dy, False, (None,) * len(theta))[1]
+                outs, finish = backend.join(theta, self.layout)
+                return finish(tape.pop()(dy, False, outs)[1])
 
         return y, backward
 

@@ -128,16 +128,19 @@ class Optimizer(ABC):
         `decayed` names the parts of θ to which weight decay applies (`net.decayed()`); None means everywhere.
         ValueError if a setting has no place in θ's precision.
         """
-        xp = _backend(theta).xp
+        backend = _backend(theta)
+        xp = backend.xp
         self.check(xp.finfo((theta[0] if isinstance(theta, tuple) else theta).dtype))
-        return Memory(0, tuple(each(xp.zeros_like, theta) for _ in range(self.moments)), decayed)
+        with backend.working():
+            return Memory(0, tuple(each(xp.zeros_like, theta) for _ in range(self.moments)), decayed)
 
     def step(self, theta: Vector, dtheta: Vector, memory: Memory) -> tuple[Vector, Memory]:
         """Return θ and the memory after one step; both may be overwritten, so keep what is returned."""
-        xp = _backend(theta).xp
-        if self.clip_norm is not None or self.weight_decay:  # an update may overwrite the gradient too
-            dtheta = each(lambda g: xp.asarray(g, copy=True), dtheta)
-        new = self.update(theta, dtheta, memory.slots, self.row(memory.t), decayed=memory.decayed)
+        backend = _backend(theta)
+        with backend.working():
+            if self.clip_norm is not None or self.weight_decay:  # an update may overwrite the gradient too
+                dtheta = each(lambda g: backend.xp.asarray(g, copy=True), dtheta)
+            new = self.update(theta, dtheta, memory.slots, self.row(memory.t), decayed=memory.decayed)
         return new.theta, Memory(memory.t + 1, new.slots, memory.decayed)
 
     def update(

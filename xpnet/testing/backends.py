@@ -55,7 +55,7 @@ def connect(name: str) -> Iterator[Backend]:
         yield ReadOnlyNumpy()
         return
     chosen = backend(name)
-    with _jax_float64() if chosen.name == "jax" else nullcontext():
+    with _jax_float64() if chosen.name == "jax" else chosen.working():
         yield chosen
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from xpnet.arrays import Array
 from xpnet.backends import Backend
+from xpnet.backends.base import at_work
 from xpnet.errors import DataError, ShapeError
 from xpnet.layers import Layer
 from xpnet.losses import Loss
@@ -74,6 +75,7 @@ class Assembly:
         return self.step.optimizer
 
     @optimizer.setter
+    @at_work
     def optimizer(self, optimizer: Optimizer) -> None:
         parts.check(self.net, self.loss, optimizer)
         with self.holder as holder:
@@ -161,6 +163,7 @@ class Assembly:
             return self.step.flat(holder.state.theta)
 
     @theta.setter
+    @at_work
     def theta(self, theta: Array) -> None:
         xp = self.backend.xp
         dtype = getattr(xp, self.dtype)

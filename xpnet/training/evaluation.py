@@ -82,10 +82,11 @@ def objective(step: Step, state: State, source: Arrays) -> Callable[[Any], tuple
     def value_and_gradient(theta: Any) -> tuple[float, np.ndarray]:
         if np.shape(theta) != (step.net.size,):
             raise ShapeError(f"theta must be a vector of {step.net.size} numbers, got shape {np.shape(theta)}")
-        vector = step.carried(step.backend.asarray(theta, dtype=step.dtype))
-        prediction, backward = step.net(vector, source.x, buffers=dict(buffers), backend=step.backend)
-        loss, dprediction = step.loss(prediction, source.y)
-        gradient = step.backend.asnumpy(step.flat(backward(dprediction)))
-        return float(step.backend.asnumpy(loss)), gradient.astype(np.float64)
+        with step.backend.working():
+            vector = step.carried(step.backend.asarray(theta, dtype=step.dtype))
+            prediction, backward = step.net(vector, source.x, buffers=dict(buffers), backend=step.backend)
+            loss, dprediction = step.loss(prediction, source.y)
+            gradient = step.backend.asnumpy(step.flat(backward(dprediction)))
+            return float(step.backend.asnumpy(loss)), gradient.astype(np.float64)
 
     return value_and_gradient

@@ -11,6 +11,7 @@ import numpy as np
 from xpnet import metrics, random
 from xpnet.arrays import Array, Vector, each
 from xpnet.backends import Backend
+from xpnet.backends.base import at_work
 from xpnet.checks import precision, seed, settle
 from xpnet.data.batches import gather
 from xpnet.data.source import Arrays
@@ -97,6 +98,7 @@ class Step:
             return vector
         return self.backend.jit(lambda flat: split(self.backend.xp, flat, self.net.layout))(vector)
 
+    @at_work
     def flat(self, vector: Vector) -> Array:
         """Return a vector as one flat array of its own."""
         xp = self.backend.xp
@@ -104,6 +106,7 @@ class Step:
             return xp.asarray(vector, copy=True)
         return xp.concat([xp.reshape(window, (-1,)) for window in vector])
 
+    @at_work
     def start(self, theta: Array, epoch: int = 0) -> State:
         """Return the state before the first step of an optimizer, at this θ, which becomes the state's own."""
         vector = self.carried(theta)
@@ -144,6 +147,7 @@ class Step:
         take: Callable[..., tuple[Array, Array]] = self.backend.native(gather)
         return take(self.backend.xp, *fixed, index, self.dtype)
 
+    @at_work
     def many(self, state: State, source: Arrays, block: np.ndarray) -> Outcome:
         """Do K steps on the batches of rows (K, B), up to the first that is not sound."""
         keys = [random.step_key(self.seed, state.t + k) for k in range(len(block))]
@@ -187,6 +191,7 @@ class Step:
     def _fastest(self) -> float:
         return self.optimizer.fastest(self.backend.xp.finfo(getattr(self.backend.xp, self.dtype)))
 
+    @at_work
     def ahead(self, state: State, gradient: Vector) -> Vector:
         """Return θ after one more step of the optimizer at its last rate, done on copies."""
 

@@ -65,7 +65,10 @@ class Product(NamedTuple):
     precision: str = "float32"
     epilogue: int = EPILOGUE_DEFAULT
     alignment: tuple[int, ...] = (256, 256, 256)
-    """Of A, B and D, and where there is one of the bias, in bytes: windows of θ may lie at any multiple of 4."""
+    """Of A, B and D, and where there is one of the bias, in bytes: windows of θ may lie at any multiple of 4.
+
+    cuBLASLt has no word for the bias, and what it does with the bias it may do as with D: so D's is no more than that.
+    """
 
     def layouts(self) -> tuple[tuple[int, int, int], ...]:
         """Return rows, columns and leading dimension of A, B and D, as they lie in memory."""
@@ -91,6 +94,8 @@ class Plan(NamedTuple):
     operation: ctypes.c_void_p
     layouts: tuple[ctypes.c_void_p, ...]
     algorithm: Algorithm
+    workspace: int
+    """Bytes of device memory that the algorithm uses."""
     one: Any
     zero: Any
 
@@ -174,7 +179,7 @@ class CublasLt:
         number = TYPES[product.dtype][1]
         for found in proposals[: 0 if status else count.value]:
             if found.state == 0 and found.workspace <= WORKSPACE:
-                return Plan(product, operation, layouts, found.algorithm, number(1.0), number(0.0))
+                return Plan(product, operation, layouts, found.algorithm, found.workspace, number(1.0), number(0.0))
         return None
 
     def run(
@@ -185,7 +190,7 @@ class CublasLt:
         la, lb, ld = plan.layouts
         status = self.library.cublasLtMatmul(
             *(self.handle, plan.operation, ctypes.addressof(plan.one), a, la, b, lb, ctypes.addressof(plan.zero)),
-            *(d, ld, d, ld, ctypes.addressof(plan.algorithm), workspace, WORKSPACE, stream),
+            *(d, ld, d, ld, ctypes.addressof(plan.algorithm), workspace, plan.workspace, stream),
         )
         self._check("Matmul", status)
 

@@ -46,7 +46,9 @@ def check_libraries(cupy: Any, libs: Any) -> None:
     major = cupy.cuda.runtime.runtimeGetVersion() // 1000
     for name, what in LIBRARIES.items():
         try:
-            getattr(libs, name)
+            library = getattr(libs, name)
+            if name == "nvrtc":
+                library.getVersion()  # it is loaded only now
         except (ImportError, AttributeError, RuntimeError):
             raise BackendError(
                 f"the CUDA library {what}, is missing: pip install 'cuda-toolkit[cublas,cudart,nvrtc]=={major}.*'"

@@ -2,8 +2,11 @@
 
 The first call of a kind runs step by step, which compiles kernels, chooses algorithms and fills a memory pool of the
 graph's own. The second is captured, and from then on the graph is launched. What changes from call to call (which
-samples, which keys, which learning rates) lies in fixed buffers that are filled before each launch. Capturing runs
-nothing, so a step that cannot be captured leaves θ as it was; the steps then run one by one, and a warning says why.
+samples, which keys, which learning rates) lies in fixed buffers that are filled before each launch, and so does the
+address of the data: a graph serves all data of one form, and holds none. Capturing runs nothing, so a step that cannot
+be captured leaves θ as it was; the steps then run one by one, and a warning says why.
+
+A call that fails, by an error or by Ctrl-C, leaves the carry as it was, or as the whole call made it.
 """
 
 import ctypes
@@ -12,15 +15,20 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from threading import RLock
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from xpnet.arrays import Array, describe
 from xpnet.backends.base import Step
+from xpnet.backends.cuda.kernels import Lent
 
 KEPT = 4
-"""How many graphs a compiled step keeps: one for each K and batch size in use, in practice one or two."""
+"""How many graphs a compiled step keeps, with their memory: one for each K and batch size, in practice one or two."""
+
+capturing = RLock()
+"""One thread at a time captures: Python's collector rests meanwhile, in all of them."""
 
 
 def leaves(tree: Any) -> list[Array]:
@@ -53,7 +61,12 @@ class Steps:
     def __init__(self, backend: Any, step: Step) -> None:
         self.backend, self.step = backend, step
         self.graphs: dict[Any, Graph] = {}
+        self.direct = False
+        """Whether the step reads its data otherwise than by `gather`: a graph then serves those addresses alone."""
         self.refused = ""
+        self.lock = RLock()
+        self.done: Any = None
+        """The event at which the last call was done: the next may be asked on another stream."""
 
     def __call__(self, carry: Any, fixed: Any, xs: tuple[Any, ...]) -> tuple[Any, tuple[Array, ...]]:
         """Run the steps, as a graph if that can be done."""
@@ -61,19 +74,31 @@ class Steps:
             if not self.backend.owns(array):
                 came = describe(array)
                 raise TypeError(f"a compiled step takes arrays on {self.backend.device}, got {came}: use asarray(...)")
-        with self.backend.device, self.backend.memory_errors():
+        with self.lock, self.backend.working():
             rows = self.rows(xs, next(a.dtype for a in leaves(carry) if a.dtype.kind == "f"))
-            if self.refused or len(rows[0]) < 2:
-                return run(self.backend, self.step, carry, fixed, rows)
-            graph = self.graph(carry, fixed, rows)
+            current = self.backend.cupy.cuda.get_current_stream()
+            if self.done is not None:
+                current.wait_event(self.done)
             try:
-                return graph(carry, rows)
-            except CaptureError as error:
-                self.refused = str(error)
-                self.graphs.clear()
-                text = f"steps run one by one, not as a CUDA graph: {self.refused}"
-                warnings.warn(text, RuntimeWarning, stacklevel=2)
-                return run(self.backend, self.step, carry, fixed, rows)
+                return self.steps(carry, fixed, rows)
+            finally:
+                self.done = current.record()
+
+    def steps(self, carry: Any, fixed: Any, rows: tuple[Array, ...]) -> tuple[Any, tuple[Array, ...]]:
+        """Run the steps, their columns on the device."""
+        if self.refused or len(rows[0]) < 2:
+            return run(self.backend, self.step, carry, fixed, rows)
+        try:
+            return self.graph(carry, fixed, rows)(carry, fixed, rows)
+        except CaptureError as error:
+            why = str(error)
+        self.graphs.clear()
+        if not self.direct and leaves(fixed):
+            self.direct = True
+            return self.steps(carry, fixed, rows)
+        self.refused = why
+        warnings.warn(f"steps run one by one, not as a CUDA graph: {why}", RuntimeWarning, stacklevel=3)
+        return run(self.backend, self.step, carry, fixed, rows)
 
     def rows(self, xs: tuple[Any, ...], dtype: Any) -> tuple[Array, ...]:
         """Return the columns of `xs` on the device, a row a step: real numbers in θ's precision, integers as int32."""
@@ -90,14 +115,12 @@ class Steps:
         return columns
 
     def graph(self, carry: Any, fixed: Any, rows: tuple[Array, ...]) -> "Graph":
-        """Return the graph for arguments like these; those for other data are let go, for they hold it in memory."""
-        data = tuple((a.data.ptr, a.shape, a.dtype.name) for a in leaves(fixed))
-        self.graphs = {key: graph for key, graph in self.graphs.items() if key[0] == data}
-        key = (data, form(carry), form(rows))
-        if key not in self.graphs:
-            for old in list(self.graphs)[: len(self.graphs) - KEPT + 1]:
-                del self.graphs[old]
-            self.graphs[key] = Graph(self.backend, self.step, fixed)
+        """Return the graph for arguments like these, if need be a new one in place of the one unused for longest."""
+        key = (form(fixed), form(carry), form(rows), tuple(addresses(fixed)) if self.direct else ())
+        graph = self.graphs.pop(key, None)
+        while graph is None and len(self.graphs) >= KEPT:
+            del self.graphs[next(iter(self.graphs))]
+        self.graphs[key] = graph or Graph(self.backend, self.step, self.direct)
         return self.graphs[key]
 
     @property
@@ -107,10 +130,20 @@ class Steps:
         return counts[-1] if counts else None
 
 
+def addresses(tree: Any) -> list[int]:
+    """Return where the arrays of a tree lie."""
+    return [array.data.ptr for array in leaves(tree)]
+
+
 def run(backend: Any, step: Step, carry: Any, fixed: Any, rows: tuple[Array, ...]) -> tuple[Any, tuple[Array, ...]]:
-    """Run the steps one by one."""
-    carry, out = _run(backend, step, carry, fixed, rows)
+    """Run the steps one by one, on a copy of the carry."""
+    carry, out = _run(backend, step, copies(carry), fixed, rows)
     return carry, tuple(out[k] for k in range(len(out)))
+
+
+def copies(tree: Any, of: Callable[[Array], bool] = lambda array: True) -> Any:
+    """Return a tree of the same form that holds copies of its arrays, or of some of them."""
+    return rebuild(tree, iter([array.copy() if of(array) else array for array in leaves(tree)]))
 
 
 def _run(backend: Any, step: Step, carry: Any, fixed: Any, rows: tuple[Array, ...], out: Array = None) -> Any:
@@ -127,69 +160,101 @@ class CaptureError(Exception):
     """A step cannot be captured; the text says why."""
 
 
-class Graph:
-    """K steps on certain data with a certain carry. `Graph.rows` and `Graph.carry` are the buffers it works on."""
+class Room(NamedTuple):
+    """Where a graph is captured: a stream on which nothing else is done, and a pool from which it takes its memory."""
 
-    def __init__(self, backend: Any, step: Step, fixed: Any) -> None:
+    stream: Any
+    pool: Any
+
+
+class Graph:
+    """K steps with a certain carry on data of a certain form. `rows` and `carry` are the buffers it works on.
+
+    It has a room of its own, and with the stream all that kernels on one stream share: graphs may run at the same time.
+    """
+
+    def __init__(self, backend: Any, step: Step, direct: bool) -> None:
         cuda = backend.cupy.cuda
-        self.backend, self.step, self.fixed, self.cuda = backend, step, fixed, cuda
-        self.stream = backend.capture_stream
-        self.pool = cuda.MemoryPool(backend.cupy.get_default_memory_pool().malloc)  # lives as long as the graph
-        self.pool.set_limit(size=0)  # the pool behind it has the limit; this one must never free what was captured
+        self.backend, self.step, self.direct, self.cuda = backend, step, direct, cuda
+        self.room: Room = backend.room()
         self.rows: tuple[Array, ...] = ()
         self.carry: Any = None
         self.results: Array = None
+        self.table: Array = None
+        """The addresses of the data, where the graph reads them, and which they are."""
+        self.addresses: list[int] = []
         self.executable: Any = None
 
-    def __call__(self, carry: Any, rows: tuple[Array, ...]) -> tuple[Any, tuple[Array, ...]]:
+    def __call__(self, carry: Any, fixed: Any, rows: tuple[Array, ...]) -> tuple[Any, tuple[Array, ...]]:
         """Warm up, or capture and launch, or launch."""
         if self.results is None:
-            with self.apart():
-                carry, self.results = _run(self.backend, self.step, carry, self.fixed, rows)
-        else:
-            if self.executable is None:
-                self.capture(carry, rows)
-            for buffer, array in zip((*leaves(self.carry), *self.rows), (*leaves(carry), *rows), strict=True):
-                if buffer.data.ptr != array.data.ptr:
-                    buffer[...] = array
-            self.executable.launch()
-            carry = self.carry
-        out = self.results.copy()
+            return self.warm_up(carry, fixed, rows)
+        if self.executable is None:
+            self.capture(carry, fixed, rows)
+        for buffer, array in zip((*leaves(self.carry), *self.rows), (*leaves(carry), *rows), strict=True):
+            if buffer.data.ptr != array.data.ptr:
+                buffer[...] = array
+        if not self.direct and addresses(fixed) != self.addresses:
+            self.table[...] = self.backend.asarray(np.asarray(addresses(fixed), dtype=np.int64))
+            self.addresses = addresses(fixed)
+        out = self.backend.cupy.empty(self.results.shape, dtype=self.results.dtype)
+        self.executable.launch()
+        out[...] = self.results
+        return self.carry, tuple(out[k] for k in range(len(out)))
+
+    def warm_up(self, carry: Any, fixed: Any, rows: tuple[Array, ...]) -> tuple[Any, tuple[Array, ...]]:
+        """Run the steps one by one in the graph's memory. Nothing of it goes out, for it ends with the graph."""
+        carry = copies(carry)
+        own = set(addresses(carry))
+        with self.apart():
+            made, results = _run(self.backend, self.step, carry, fixed, rows)
+        carry, out = copies(made, lambda array: array.data.ptr not in own), results.copy()
+        self.results = results
         return carry, tuple(out[k] for k in range(len(out)))
 
     @contextmanager
     def apart(self) -> Iterator[None]:
         """Work on the graph's own stream and memory, after what was asked before, and before what is asked next."""
         current = self.cuda.get_current_stream()
-        self.stream.wait_event(current.record())
-        with self.stream, self.cuda.using_allocator(self.pool.malloc):
-            yield
-        current.wait_event(self.stream.record())
+        stream, pool = self.room
+        stream.wait_event(current.record())
+        try:
+            with stream, self.cuda.using_allocator(pool.malloc):
+                yield
+        finally:  # after an error too: what was asked until then is under way
+            current.wait_event(stream.record())
 
-    def capture(self, carry: Any, rows: tuple[Array, ...]) -> None:
+    def capture(self, carry: Any, fixed: Any, rows: tuple[Array, ...]) -> None:
         """Record what the steps do. The carry's arrays become the graph's: it reads and writes them at each launch."""
-        with self.apart():
-            self.carry, self.rows = carry, tuple(row.copy() for row in rows)
-            with quiet_collector():
-                self.stream.begin_capture()
-                try:
-                    new, _ = _run(self.backend, self.step, carry, self.fixed, self.rows, self.results)
-                    if form(new) != form(carry):
-                        raise CaptureError("the carry changes its form from step to step")
-                    for old, array in zip(leaves(carry), leaves(new), strict=True):
-                        if old.data.ptr != array.data.ptr:
-                            old[...] = array
-                    self.executable = self.stream.end_capture()
-                except Exception as error:
-                    with suppress(Exception):
-                        self.stream.end_capture()
-                    raise CaptureError(str(error).strip().partition("\n")[0] or type(error).__name__) from error
+        with self.apart(), capturing, quiet_collector():
+            buffers = tuple(row.copy() for row in rows)
+            if not self.direct:
+                self.table = self.backend.cupy.empty(len(leaves(fixed)), dtype="int64")
+                lent = [Lent(array, self.table[k : k + 1]) for k, array in enumerate(leaves(fixed))]
+                fixed = rebuild(fixed, iter(lent))
+            try:
+                self.room.stream.begin_capture()
+                new, _ = _run(self.backend, self.step, carry, fixed, buffers, self.results)
+                if form(new) != form(carry):
+                    raise CaptureError("the carry changes its form from step to step")
+                for old, array in zip(leaves(carry), leaves(new), strict=True):
+                    if old.data.ptr != array.data.ptr:
+                        old[...] = array
+                executable = self.room.stream.end_capture()
+            except BaseException as error:  # Ctrl-C too: the stream must not stay as it is
+                with suppress(Exception):
+                    self.room.stream.end_capture()
+                if not isinstance(error, Exception):
+                    raise
+                raise CaptureError(str(error).strip().partition("\n")[0] or type(error).__name__) from error
+        self.carry, self.rows, self.addresses, self.executable = carry, buffers, [], executable
 
     def __del__(self) -> None:
-        self.executable = self.results = self.carry = None
+        self.executable = self.results = self.carry = self.table = None
         self.rows = ()
         with suppress(Exception), self.backend.device:
-            self.pool.free_all_blocks()  # free blocks hold on to their pool, and would stay for ever
+            self.room.pool.free_all_blocks()
+            self.backend.idle.append(self.room)
 
     @property
     def nodes(self) -> int:

@@ -4,8 +4,11 @@ Each does in one launch what the plain form does in several array operations, an
 backend finds them by the name of the plain form.
 """
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,8 @@ from xpnet.random import digest
 
 BLOCKS, THREADS = 1024, 256
 """The largest grid, and the threads of a block: fixed, so that sums have one order on every GPU."""
+PER_THREAD = 2
+"""The address by which every thread calls its own default stream (`cudaStreamPerThread`)."""
 MASK_PARAMETERS = "raw int32 key, int32 stream, int32 threshold", "bool dropped"
 
 
@@ -36,6 +41,30 @@ def collect_kernel(count: int) -> tuple[str, str, str]:
     return inputs, "raw T out", lines
 
 
+def identifier(name: str) -> str:
+    """Return a kernel's name that C++ takes: a rule may be a lambda, or have a letter that is not ASCII."""
+    return "xpnet_" + re.sub(r"\W", "_", name, flags=re.ASCII)
+
+
+@contextmanager
+def lasting(cupy: Any) -> Iterator[None]:
+    """What is made here is no part of a graph's memory, and ready for every stream."""
+    with cupy.cuda.using_allocator(cupy.get_default_memory_pool().malloc):
+        yield
+    cupy.cuda.get_current_stream().synchronize()
+
+
+class Lent:
+    """Data as a graph sees them: their form, and the place on the device where their address stands at each launch.
+
+    They can be gathered from, and nothing else; a step that asks for more is captured with the data themselves.
+    """
+
+    def __init__(self, array: Array, address: Array) -> None:
+        self.shape, self.dtype, self.ndim, self.size = array.shape, array.dtype, array.ndim, array.size
+        self.flags, self.address = array.flags, address
+
+
 class Kernels:
     """The kernels of one GPU, compiled when they are first used."""
 
@@ -43,7 +72,7 @@ class Kernels:
         self.cupy = cupy
         self._functions: dict[tuple[str, ...], Any] = {}
         self._rules: dict[tuple[Rule, int, int, int], Any] = {}
-        self._tickets: dict[int, Array] = {}
+        self._tickets: dict[tuple[int, int], Array] = {}
 
     def rule(self, rule: Rule, state: int, inputs: int, scalars: int) -> Callable[..., None]:
         """Return the kernel of a rule, called with inputs, scalars, gate, state; TraceError if it has none."""
@@ -51,7 +80,7 @@ class Kernels:
         if key not in self._rules:
             program = trace(*key)
             read, written = rule_parameters(program)
-            self._rules[key] = self._elementwise(read, written, program.body(), f"xpnet_{program.name}")
+            self._rules[key] = self._elementwise(read, written, program.body(), identifier(program.name))
         return self._rules[key]  # type: ignore[no-any-return]
 
     def measure(self, xp: Any, gradient: Array, alive: Array | None, loss: Array | None) -> tuple[Array, Array] | None:
@@ -102,14 +131,16 @@ class Kernels:
             return None
         if x.dtype.kind == "f" and x.dtype.name != dtype:
             return None
-        batch, width, depth = len(index), x.size // len(x), y.size // len(y)
+        batch, width, depth = len(index), x.size // x.shape[0], y.size // y.shape[0]
         rows = self.cupy.empty((batch, *x.shape[1:]), dtype=dtype)
         targets = self.cupy.empty((batch, *y.shape[1:]), dtype=y.dtype)
         blocks = min(-(-(rows.size + targets.size) // THREADS), 16 * BLOCKS)
         sizes = np.int64(batch), np.int64(width), np.int64(depth)
         key = ("gather", dtype, x.dtype.name, y.dtype.name)
         function = self._function(key, lambda: sources.gather(*key[1:]))
-        function((blocks,), (THREADS,), (x, y, index, *sizes, rows, targets))
+        lent = isinstance(x, Lent)
+        data = (x.address, y.address) if lent else (x, y)
+        function((blocks,), (THREADS,), (*data, np.int32(lent), index, *sizes, rows, targets))
         return rows, targets
 
     def bernoulli(
@@ -129,22 +160,20 @@ class Kernels:
         operation = self._elementwise(*collect_kernel(len(results)), "xpnet_collect")
         operation(*(r.reshape(1) for r in results), column, out.shape[1], out.reshape(-1), size=1)
 
-    def prepare(self) -> None:
-        """Make what the kernels of the current stream share."""
-        self._ticket()
-        _ = self.true
-
     @cached_property
     def true(self) -> Array:
         """A 0-d array that is True."""
-        return self.cupy.ones((), dtype=bool)
+        with lasting(self.cupy):
+            return self.cupy.ones((), dtype=bool)
 
     def _ticket(self) -> Array:
         """The counter of a stream; kernels on one stream follow each other, so they can share it."""
         stream = self.cupy.cuda.get_current_stream().ptr
-        if stream not in self._tickets:
-            self._tickets[stream] = self.cupy.zeros(1, dtype="uint32")
-        return self._tickets[stream]
+        key = stream, get_ident() if stream == PER_THREAD else 0
+        if key not in self._tickets:
+            with lasting(self.cupy):
+                self._tickets[key] = self.cupy.zeros(1, dtype="uint32")
+        return self._tickets[key]
 
     def _reduction(self, name: str, dtype: str) -> Any:
         return self._function((name, dtype), lambda: sources.reductions(dtype))

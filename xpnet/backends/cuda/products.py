@@ -5,6 +5,7 @@ Cᵀ = Bᵀ Aᵀ, which needs no copy. Seen this way the rows of D are the outpu
 bias, and where it keeps ReLU's mask.
 """
 
+from threading import Lock
 from typing import Any, NamedTuple
 
 from xpnet.arrays import Array
@@ -50,7 +51,7 @@ def product(
     left, right, to = operand(a), operand(b), operand(out)
     if left is None or right is None or to is None or to.by_columns:
         return None
-    first, second, d, *rest = map(alignment, pointers)
+    first, second, d, *bias = map(alignment, pointers)
     return Product(
         m=right.columns,
         n=left.rows,
@@ -63,17 +64,17 @@ def product(
         dtype=a.dtype.name,
         precision=precision,
         epilogue=epilogue,
-        alignment=(second, first, d, *rest),
+        alignment=(second, first, min(d, *bias, 256), *bias),
     )
 
 
 class Products:
-    """Plans, one for each kind of product, and a workspace for each stream."""
+    """Plans, one for each kind of product. Threads take turns: where a bias lies is written into the plan itself."""
 
     def __init__(self, cupy: Any, precision: str = "float32", lt: CublasLt | None = None) -> None:
         self.cupy, self.precision, self.lt = cupy, precision, lt or CublasLt()
         self.plans: dict[Product, Plan | None] = {}
-        self.workspaces: dict[int, Array] = {}
+        self.lock = Lock()
 
     def multiply(
         self, a: Array, b: Array, out: Array | None = None, epilogue: int = 1, vector: Array = None, mask: Array = None
@@ -92,11 +93,13 @@ class Products:
         if what is None:
             return None
         v, bits = (array.data.ptr if array is not None else 0 for array in (vector, mask))
-        plan = self.plan(what, v, bits)
-        if plan is None:
-            return None
-        stream = self.cupy.cuda.get_current_stream().ptr
-        self.lt.run(plan, pointers[1], pointers[0], pointers[2], self.workspace(stream), stream, v, bits)
+        with self.lock:
+            plan = self.plan(what, v, bits)
+            if plan is None:
+                return None
+            stream = self.cupy.cuda.get_current_stream().ptr
+            workspace = self.cupy.empty(plan.workspace, dtype="uint8")  # CuPy's pool gives it again on this stream only
+            self.lt.run(plan, pointers[1], pointers[0], pointers[2], int(workspace.data.ptr), stream, v, bits)
         return out
 
     def plan(self, what: Product, vector: int, mask: int) -> Plan | None:
@@ -104,12 +107,6 @@ class Products:
         if what not in self.plans:
             self.plans[what] = self.lt.plan(what, vector, mask)
         return self.plans[what]
-
-    def workspace(self, stream: int) -> int:
-        """Return the address of a stream's workspace: two streams never share one."""
-        if stream not in self.workspaces:
-            self.workspaces[stream] = self.cupy.empty(cublaslt.WORKSPACE, dtype="uint8")
-        return int(self.workspaces[stream].data.ptr)
 
     def mask(self, a: Array, b: Array) -> Array:
         """Return room for ReLU's bits on a b: a byte for eight outputs, the rows padded to 128 bits."""

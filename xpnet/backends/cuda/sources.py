@@ -93,9 +93,12 @@ extern "C" __global__ void cross_entropy(const T* scores, const int* labels, lon
 """
 
 GATHER = """
-// x[r] = T(inputs[index[r]]),  y[r] = targets[index[r]]:  one batch of rows, `width` and `depth` numbers each
-extern "C" __global__ void gather(const X* inputs, const Y* targets, const int* index, long long batch, long long width,
-                                  long long depth, T* x, Y* y) {
+// x[r] = T(inputs[index[r]]),  y[r] = targets[index[r]]:  one batch of rows, `width` and `depth` numbers each.
+// The data lie where the arguments say, or, if they are lent to a graph, where it is written at that place.
+extern "C" __global__ void gather(const void* data_x, const void* data_y, int lent, const int* index, long long batch,
+                                  long long width, long long depth, T* x, Y* y) {
+  const X* inputs = lent ? *(const X* const*)data_x : (const X*)data_x;
+  const Y* targets = lent ? *(const Y* const*)data_y : (const Y*)data_y;
   const long long n = batch * width, all = n + batch * depth, step = (long long)gridDim.x * blockDim.x;
   for (long long k = blockIdx.x * (long long)blockDim.x + threadIdx.x; k < all; k += step) {
     if (k < n) x[k] = T(inputs[(long long)index[k / width] * width + k % width]);
