@@ -144,7 +144,8 @@ def compare(name: str, wanted: Sequence[tuple[str, str]], given: Sequence[Any]) 
         dtype = getattr(value, "dtype", None)
         if kind.endswith("*"):
             null = isinstance(value, np.int64) and value == 0
-            fits = null or (hasattr(value, "data") and not isinstance(value, np.generic) and dtype == arrays[kind[:-1]])
+            array = hasattr(value, "data") and not isinstance(value, np.generic)
+            fits = null or (array and (kind == "void*" or dtype == arrays[kind[:-1]]))
         else:
             fits = isinstance(value, np.generic) and dtype == SCALARS[kind]
         if not fits:

@@ -49,9 +49,7 @@ class MissingError(Exception):
 def check() -> None:
     """Raise MissingError unless all that the stand-in is made of is here."""
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
-        raise MissingError(
-            f"the stand-in needs x86-64 Linux, and this is {sys.platform} on {platform.machine()}"
-        )
+        raise MissingError(f"the stand-in needs x86-64 Linux, and this is {sys.platform} on {platform.machine()}")
     if shutil.which("g++") is None:
         raise MissingError("the stand-in needs a C++ compiler: install g++")
     for name, wanted in (("cupy-cuda13x", CUPY), ("cython", CYTHON)):
