@@ -23,7 +23,7 @@ Apply: TypeAlias = Callable[..., Vectors]
 """A mapped rule: `apply(state, inputs, scalars, gate=None) -> state`; where the gate is False nothing changes."""
 
 Step: TypeAlias = Callable[[Any, Any, Any], tuple[Any, tuple[Array, ...]]]
-"""One training step: `step(carry, fixed, x) -> carry, (loss, ...)`, the results 0-d arrays."""
+"""One training step: `step(carry, fixed, x) -> carry, (loss, ...)`, the results 0-d arrays of floating numbers."""
 
 Run: TypeAlias = Callable[[Any, Any, Any], tuple[Any, tuple[Array, ...]]]
 """K steps: `run(carry, fixed, xs) -> carry, (losses, …)`."""
