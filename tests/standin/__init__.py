@@ -49,7 +49,7 @@ def install() -> None:
     os.environ["STANDIN_CUBLASLT"] = str(next((build.cuda() / "lib").glob("libcublasLt.so.*")))
     os.environ["CUPY_CACHE_IN_MEMORY"] = "1"  # on the disk kernels.py keeps them, with NVRTC's verdicts
     os.environ["CUPY_ACCELERATORS"] = ""  # CUB's kernels are templates
-    driver()
+    _choose(os.environ.get("STANDIN_ORDER", "lazy"), 0)
     for name in ("libcublasLt.so.13", "libcublas.so.13"):
         ctypes.CDLL(str(place / name))
     sys.meta_path.insert(0, _Runtime())

@@ -1,0 +1,267 @@
+"""What goes wrong around a graph: data given anew, Ctrl-C, errors, threads, two GPUs, full memory, kernels' names."""
+
+import copy
+import gc
+import os
+import subprocess
+import sys
+import threading
+import warnings
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import standin
+import xpnet as xn
+from standin import scenarios
+from xpnet.backends.cuda import graph as graphs
+from xpnet.selfcheck import training
+
+pytestmark = pytest.mark.gpu
+
+
+def model(backend="cupy", metrics=(), optimizer=None, **settings):
+    return xn.Model(
+        scenarios.deep(),
+        xn.cross_entropy,
+        optimizer or xn.Adam(1e-2),
+        backend=backend,
+        metrics=list(metrics),
+        **settings,
+    )
+
+
+def close(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * float(np.max(np.abs(expected))))
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Note what each call of a graph was."""
+    seen, call = [], graphs.Graph.__call__
+
+    def noted(self, *arguments):
+        seen.append("warm-up" if self.results is None else "capture" if self.executable is None else "launch")
+        return call(self, *arguments)
+
+    monkeypatch.setattr(graphs.Graph, "__call__", noted)
+    return seen
+
+
+@pytest.mark.parametrize("labels", ["int32", "uint8", "int64"])
+@pytest.mark.parametrize("where", ["host", "device", "host, copied"])
+def test_fits_of_one_epoch_come_to_launches(calls, labels, where):
+    x, y = scenarios.bytes_and_labels(64)
+    y = y.astype(labels)
+    one, plain = model(), model("numpy")
+    for _ in range(5):
+        data = tuple(map(one.backend.asarray, (x, y))) if where == "device" else (x, y)
+        one.fit(*(tuple(map(np.copy, data)) if "copied" in where else data), epochs=1, batch_size=16)
+        plain.fit(x, y, epochs=1, batch_size=16)
+    assert calls == ["warm-up", "capture", "launch", "launch", "launch"]
+    close(scenarios.home(one), scenarios.home(plain))
+
+
+def test_data_that_were_changed_where_they_lie_are_read_anew():
+    x, y = scenarios.bytes_and_labels(64)
+    other, _ = scenarios.bytes_and_labels(64, seed=9)
+    one, plain = model(), model("numpy")
+    device = one.backend.asarray(x)
+    for data in (x, x, x, other, other):
+        device[...] = one.backend.asarray(data)
+        one.fit(device, y, epochs=1, batch_size=16)
+        plain.fit(data, y, epochs=1, batch_size=16)
+    close(scenarios.home(one), scenarios.home(plain))
+
+
+def test_new_data_leave_no_memory_behind():
+    one, used = model(), []
+    pool = one.backend.cupy.get_default_memory_pool()
+    for seed in range(8):
+        x, y = scenarios.bytes_and_labels(512, 60, seed=seed)
+        if seed == 0:
+            one = xn.Model(
+                xn.Sequential(xn.Scale(1 / 255), xn.Linear(60, 5)), xn.cross_entropy, xn.Adam(), backend="cupy"
+            )
+        one.fit(x, y, epochs=2, batch_size=64)
+        del x, y
+        used.append(pool.used_bytes())
+    assert used[3:] == [used[3]] * 5, used
+
+
+def test_graphs_that_are_let_go_leave_no_memory_behind():
+    x, y = scenarios.bytes_and_labels(200)
+    used = []
+    pool = xn.backend("cupy").cupy.get_default_memory_pool()
+    for _ in range(6):
+        one = model()
+        for batch in (10, 11, 12, 13, 14, 15):
+            one.fit(x, y, epochs=3, batch_size=batch)
+        assert len(one.step.run.graphs) <= graphs.KEPT
+        del one
+        gc.collect()
+        used.append(pool.used_bytes())
+    assert used[2:] == [used[2]] * 4, used
+
+
+@pytest.mark.parametrize("order", standin.ORDERS)
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, ValueError])
+@pytest.mark.parametrize("at", [2, 6], ids=["warming up", "capturing"])
+def test_after_a_failure_training_goes_on(order, kind, at):
+    """Four steps an epoch, each of which calls the metric: the second epoch is captured."""
+    count = 0
+
+    def metric(prediction, target):
+        nonlocal count
+        count += 1
+        if count == at:
+            raise kind("stop")
+        return xn.metrics.accuracy(prediction, target)
+
+    x, y = scenarios.bytes_and_labels(64)
+    with standin.order(order), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # what raised is no longer captured
+        one = model(metrics=[metric])
+        count = 0
+        with suppress(kind):
+            one.fit(x, y, epochs=3, batch_size=16)
+        assert not any(room.stream.is_capturing() for room in one.backend.rooms)
+        twin = copy.deepcopy(one)
+        for each in (one, twin):
+            each.fit(x, y, epochs=4, batch_size=16)
+    np.testing.assert_array_equal(scenarios.home(one), scenarios.home(twin))
+
+
+def test_what_fails_in_a_launch_is_no_reason_to_lose_theta():
+    x, y = scenarios.bytes_and_labels(64)
+    one = model(optimizer=xn.SGD(lambda t: 0.1 if t < 9 else np.inf))
+    with pytest.raises(xn.NonFiniteError):
+        one.fit(x, y, epochs=4, batch_size=16)
+    plain = model("numpy", optimizer=xn.SGD(lambda t: 0.1 if t < 9 else np.inf))
+    with pytest.raises(xn.NonFiniteError):
+        plain.fit(x, y, epochs=4, batch_size=16)
+    close(scenarios.home(one), scenarios.home(plain))
+
+
+def test_threads_on_two_backends_of_one_device():
+    backends = xn.backend("cupy"), xn.backend("cupy").with_matmul("tf32")
+    alone = [scenarios.two_models(backend, "float32") for backend in backends]
+    found = {}
+
+    def work(k):
+        for _ in range(3):
+            found[k] = scenarios.two_models(backends[k], "float32")
+
+    with standin.order("random", 5):
+        threads = [threading.Thread(target=work, args=(k,)) for k in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    for k, expected in enumerate(alone):
+        for one, other in zip(found[k], expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_workspace_is_of_one_stream(monkeypatch):
+    """Products are two jobs each, and two streams take turns by lot: sharing a workspace is seen."""
+    monkeypatch.setenv("STANDIN_LT_SPLIT", "1")
+    backend = xn.backend("cupy")
+    cupy = backend.cupy
+    a, b = (backend.asarray(np.random.default_rng(k).normal(size=(40, 40)).astype("float32")) for k in range(2))
+    expected = backend.asnumpy(backend.matmul(a, b))
+    streams = [cupy.cuda.Stream(non_blocking=True) for _ in range(2)]
+    cupy.cuda.Device().synchronize()
+    with standin.order("random", 3):
+        results = []
+        for k in range(20):
+            with streams[k % 2]:
+                results.append(backend.matmul(a, b))
+        for stream in streams:
+            stream.synchronize()
+    for result in results:
+        np.testing.assert_array_equal(backend.asnumpy(result), expected)
+
+
+def test_a_stream_of_the_users():
+    x, y = scenarios.bytes_and_labels(64)
+    one, plain = model(), model("numpy")
+    with standin.order("random", 1), one.backend.cupy.cuda.Stream(non_blocking=True) as stream:
+        one.fit(x, y, epochs=4, batch_size=16)
+        stream.synchronize()
+    with standin.order("random", 2):
+        one.fit(x, y, epochs=1, batch_size=16)
+    plain.fit(x, y, epochs=4, batch_size=16)
+    plain.fit(x, y, epochs=1, batch_size=16)
+    close(scenarios.home(one), scenarios.home(plain))
+
+
+@pytest.mark.parametrize("act", ["fit", "predict", "evaluate"])
+def test_a_full_memory_is_one_line(act, monkeypatch):
+    one = xn.Model(xn.Linear(6, 5), xn.cross_entropy, xn.Adam(), backend="cupy")
+    pool = one.backend.cupy.get_default_memory_pool()
+    x, y = np.zeros((1 << 18, 6), "float32"), np.zeros(1 << 18, "int32")
+    pool.free_all_blocks()
+    monkeypatch.setenv("STANDIN_MEMORY", str(1 << 20))
+    acts = {
+        "fit": lambda: one.fit(x, y, epochs=1, batch_size=1 << 17),
+        "predict": lambda: one.predict(x),
+        "evaluate": lambda: one.evaluate(x, y),
+    }
+    with pytest.raises(xn.BackendError, match=r"^the GPU's memory is full: .* lower batch_size") as error:
+        acts[act]()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["<lambda>", "größe", "a rule"])
+def test_a_rule_may_have_any_name(name):
+    backend = xn.backend("cupy")
+
+    def rule(xp, theta, g, rate):
+        return (theta - rate * g,)
+
+    rule.__name__ = name
+    theta = backend.asarray([1.0, 2.0], copy=True)
+    (new,) = backend.map(rule)((theta,), (backend.asarray([1.0, 1.0]),), (0.5,))
+    assert backend.asnumpy(new).tolist() == [0.5, 1.5]
+
+
+def test_the_selfchecks_of_training():
+    backend = xn.backend("cupy")
+    assert training.replay(backend, True)["same_bits"]
+    assert training.repeat(backend, True)["same_bits"]
+    assert training.memory(backend, True)["growth"] <= 0
+
+
+TWO = """
+import numpy as np, xpnet as xn
+from standin import misuses, scenarios
+first, second = xn.backend("cupy:0"), xn.backend("cupy:1")
+assert first.cupy.cuda.Device().id == 0, "opening a backend moves nothing"
+expected = scenarios.two_models(xn.backend("numpy"), "float32")
+for backend in (second, first, second):
+    for one, other in zip(scenarios.two_models(backend, "float32"), expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=2e-5 * np.max(np.abs(other)))
+    assert first.cupy.cuda.Device().id == 0
+x, y = scenarios.bytes_and_labels()
+models = [xn.Model(scenarios.deep(), xn.cross_entropy, xn.Adam(), backend=b) for b in (first, second)]
+for _ in range(4):
+    for model in models:
+        model.fit(x, y, 1, 16), model.evaluate(x, y), model.predict(x)
+assert misuses() == []
+print("fine")
+"""
+
+
+def test_two_gpus(tmp_path):
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    tests = Path(standin.__file__).parents[1]
+    paths = {"PYTHONPATH": f"{tests}:{Path(xn.__file__).parents[1]}", "STANDIN_DEVICES": "2", "STANDIN_ORDER": "random"}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "standin", str(script)], env=os.environ | paths, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "fine\n"), done.stderr[-2000:]
