@@ -136,6 +136,25 @@ def test_early_stopping_with_a_monitor_that_nobody_records():
 # History
 
 
+@pytest.mark.parametrize("name", ["score", "gain", "my_accuracy", "val_score"])
+def test_a_direction_is_never_guessed(name):
+    with pytest.raises(ValueError, match=rf'^EarlyStopping: is "{name}" better small or large\? Pass mode="min" or'):
+        xn.EarlyStopping(name)
+
+
+def test_every_end_is_called_though_one_fails():
+    class Failing(Recorder):
+        def on_train_end(self, model, history):
+            super().on_train_end(model, history)
+            raise RuntimeError(f"end of {self.name}")
+
+    log = []
+    callbacks = [Recorder("a ", log), Failing("b ", log), Failing("c ", log), Recorder("d ", log)]
+    with pytest.raises(RuntimeError, match="^end of b $"):
+        classifier().fit(X, Y, epochs=1, callbacks=callbacks)
+    assert log[-4:] == ["a end", "b end", "c end", "d end"]
+
+
 def test_history_is_a_dict_of_lists_and_says_how_the_last_epoch_went():
     history = History()
     history.add(epoch=1, loss=1.0)
