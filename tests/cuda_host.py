@@ -1,4 +1,4 @@
-"""CUDA C++ on the CPU: the kernels' own text, compiled by g++ with the header that stands for a GPU (standin/block.h)."""
+"""CUDA C++ on the CPU: the kernels' own text, compiled by g++ with the header that stands for a GPU, `block.h`."""
 
 import ctypes
 import hashlib

@@ -18,7 +18,7 @@ import time
 import tomllib
 import traceback
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 TESTS = Path(__file__).resolve().parent
 PACKAGE = TESTS.parent / "xpnet"
@@ -105,10 +105,12 @@ def outcome(code: int, output: str) -> str:
         return f"caught by {Path(failed[0].partition(' - ')[0]).name if failed else 'a test'}"
     if code == 0:
         return "survived"
-    return f"broken, not faulty: {output[-300:]}" if code > 0 else "survived: the tests hang"
+    if code == -signal.SIGKILL:
+        return "survived: the tests hang"
+    return f"broken, not faulty: {output[-300:]}" if code > 0 else f"caught by {signal.Signals(-code).name}"
 
 
-def try_all(chosen: list[Fault], workers: int = 2, stand_in: bool = False) -> list[dict[str, object]]:
+def try_all(chosen: list[Fault], workers: int = 2, stand_in: bool = False) -> list[dict[str, Any]]:
     """Try the faults, some at a time; return for each what it was and how it went."""
     if stand_in:
         import standin

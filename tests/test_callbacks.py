@@ -150,7 +150,7 @@ def test_every_end_is_called_though_one_fails():
 
     log = []
     callbacks = [Recorder("a ", log), Failing("b ", log), Failing("c ", log), Recorder("d ", log)]
-    with pytest.raises(RuntimeError, match="^end of b $"):
+    with pytest.raises(RuntimeError, match=r"^end of b $"):
         classifier().fit(X, Y, epochs=1, callbacks=callbacks)
     assert log[-4:] == ["a end", "b end", "c end", "d end"]
 

@@ -99,6 +99,14 @@ def test_the_readmes_table_comes_from_the_files(tmp_path, capsys):
     assert capsys.readouterr().out == expected
 
 
+def test_a_stand_in_is_no_row_of_the_table(tmp_path, capsys):
+    result = {"backend": "cupy", "device": "cupy:0 stand-in, no GPU, number 0", "versions": {}, "quick": False}
+    path = tmp_path / "selfcheck.json"
+    path.write_text(json.dumps(result | {"date": "2030-01-02", "checks": []}))
+    assert cli.main(["selfcheck", "--table", str(path)]) == 2
+    assert capsys.readouterr().err.endswith("was not made on a GPU but on its stand-in: it is no row of this table\n")
+
+
 @pytest.mark.parametrize("passed", [True, None])  # what older versions wrote, what this one writes
 def test_what_was_left_out_is_not_counted_as_passed(passed):
     quick = {"passed": passed, "figures": {"accuracy": "left out by --quick"}}

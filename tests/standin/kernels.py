@@ -5,6 +5,7 @@ NVRTC works in a process of its own, which has no stand-in, beside the tests; `v
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -59,9 +60,9 @@ def image(source: str, options: tuple[str, ...]) -> bytes:
     library = path.with_suffix(".so")
     submit(names[-1], source, options, path.with_suffix(".nvrtc"))
     if not library.exists():
-        path.with_suffix(".cpp").write_text(whole)
+        write(path.with_suffix(".cpp"), whole)
         definitions = (option for option in options if option.startswith("-D"))
-        gxx(names[-1], "-shared", *definitions, "-o", str(library), str(path.with_suffix(".cpp")))
+        gxx(names[-1], library, "-shared", *definitions, str(path.with_suffix(".cpp")))
     return b"stand-in " + str(library).encode() + b"\0"
 
 
@@ -71,19 +72,29 @@ def prelude(barriers: bool) -> str:
     path = places() / ("barriers.h" if barriers else "plain.h")
     compiled = path.with_suffix(".h.gch")
     if not compiled.exists():
-        path.write_text("#define BARRIERS\n" * barriers + PRELUDE)
-        gxx("prelude", "-x", "c++-header", "-o", str(compiled), str(path))
+        write(path, "#define BARRIERS\n" * barriers + PRELUDE)
+        gxx("prelude", compiled, "-x", "c++-header", str(path))
     return path.name
 
 
-def gxx(name: str, *words: str) -> None:
+def write(path: Path, text: str) -> None:
+    """Write a file that other processes see whole, or not at all."""
+    own = path.with_name(f"{os.getpid()}-{path.name}")
+    own.write_text(text)
+    own.replace(path)
+
+
+def gxx(name: str, made: Path, *words: str) -> None:
     """Run the host's compiler; CompileError if it refuses."""
     cupy = Path(sys.modules["cupy"].__file__ or "").parent / "_core" / "include"
     cccl = (cupy / "cupy" / "_cccl" / part for part in ("libcudacxx", "cub", "thrust"))
     folders = (places(), build.HERE, build.cuda() / "include", cupy, *cccl)
-    done = subprocess.run(["g++", *FLAGS, *words, *(f"-I{one}" for one in folders)], capture_output=True, text=True)
+    own = made.with_name(f"{os.getpid()}-{made.name}")
+    command = ["g++", *FLAGS, *words, *(f"-I{one}" for one in folders), "-o", str(own)]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise CompileError(f"g++ refused kernel {name}:\n{done.stderr[:3000]}")
+    own.replace(made)
 
 
 @cache

@@ -52,14 +52,6 @@ def test_the_order_of_work_changes_no_bit(name, order):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("first", range(0, 1000, 50))
-def test_random_networks(first):
-    for seed in range(first, first + 50):
-        found, expected = (scenarios.random_network(xn.backend(name), seed) for name in ("cupy", "numpy"))
-        error = float(np.max(np.abs(found - expected)) / np.max(np.abs(expected)))
-        assert error <= 1e-12, f"network {seed}: θ is off by {error:.1e}"
-
-
 @pytest.mark.parametrize("lacks", ["4", "132", "134", "152", "136", "256", "4,134,136,152,256"])
 def test_epilogues_that_have_no_algorithm(lacks, monkeypatch):
     monkeypatch.setenv("STANDIN_LT_LACKS", lacks)

@@ -29,6 +29,8 @@ CHECKS = (*numbers.CHECKS, *training.CHECKS)
 ROOT = Path(__file__).resolve().parents[1]
 OUTSIDE = ("look", "interop", "cli.py", "__main__.py", "testing/capabilities.py")
 """What a selfcheck says nothing about."""
+STAND_IN = "stand-in"
+"""What a device's name holds where CUDA is played by the CPU (tests/standin)."""
 LEFT_OUT = ("left out", "not measured")
 """How a check's figures begin where it looked at nothing."""
 
@@ -144,9 +146,13 @@ def _row(path: Path) -> str:
         result = json.loads(path.read_text(encoding="utf-8"))
         versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
         what = f"selfcheck{' --quick' if result['quick'] else ''}: {tally(result['checks'])}"
-        return f"| {result['backend']} | {result['device']} | {versions} | {result['date'][:10]} | {what} |"
+        device = result["device"]
+        row = f"| {result['backend']} | {device} | {versions} | {result['date'][:10]} | {what} |"
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         came = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise DataError(f"{path} is not what `xpnet selfcheck --json` writes ({came})") from None
+    if STAND_IN in device:
+        raise DataError(f"{path} was not made on a GPU but on its {STAND_IN}: it is no row of this table")
+    return row
