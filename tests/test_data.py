@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import xpnet as xn
-from xpnet.data import door
+from xpnet.data import door, source
 from xpnet.errors import DataError, DataWarning, NonFiniteError, ShapeError
 from xpnet.testing.backends import open_backend
 
@@ -432,3 +432,36 @@ def test_what_is_wrong_changes_nothing(backend):
     assert (model.state.t, model.epoch) == (0, 0)
     assert np.array_equal(backend.asnumpy(model.theta), before)
     model.fit(X, Y)
+
+
+# What a run remembers of its data
+
+
+def arrays(x=X, y=Y, backend="numpy", rows=None):
+    chosen = xn.backend(backend)
+    return source.Arrays(chosen.asarray(np.array(x)), chosen.asarray(np.array(y)), chosen, rows)
+
+
+@pytest.mark.parametrize("block", [1, 16, 1 << 22])
+def test_the_digest_is_of_every_number_and_shape(block, monkeypatch):
+    monkeypatch.setattr(source, "HASHED", block)
+    other = {
+        "the last input": arrays(np.where(np.arange(24).reshape(6, 4) == 23, 9, X).astype("float32")),
+        "a target": arrays(y=[0, 1, 2, 0, 1, 1]),
+        "shape": arrays(X.reshape(6, 2, 2)),
+        "precision": arrays(X.astype("float64")),
+        "rows": arrays(rows=np.asarray([0, 2], np.int32)),
+        "other rows": arrays(rows=np.asarray([0, 3], np.int32)),
+    }
+    digests = [one.digest() for one in (arrays(), *other.values())]
+    assert len(set(digests)) == len(digests)
+    assert arrays().digest() == arrays(y=Y.astype("int32")).digest()
+
+
+def test_samples_are_held_out_of_those_that_are_left():
+    first, held = arrays(np.arange(40).reshape(20, 2), np.arange(20)).hold_out(5, seed=1)
+    kept, more = first.hold_out(5, seed=2)
+    parts = [set(one.rows.tolist()) for one in (kept, more, held)]
+    assert [len(part) for part in parts] == [10, 5, 5]
+    assert set.union(*parts) == set(range(20))
+    assert kept.rows.dtype == np.int32

@@ -55,7 +55,7 @@ void fill_with_nan(char* address, size_t size) { std::memset(address, 0xff, size
 
 int devices() { return static_cast<int>(all().size()); }
 size_t capacity() { return setting("STANDIN_MEMORY", size_t(4) << 30); }
-size_t available(int device) { return capacity() - all()[device].used; }
+size_t available(int device) { return capacity() - std::min(capacity(), all()[device].used); }
 
 void* allocate(int device, size_t size) {
   Device& one = all()[device];
