@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,7 +22,11 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    """Install the stand-in, if it was asked for, and choose the tests that it is for."""
+    """Let JAX keep what it compiles; install the stand-in, if it was asked for, and choose the tests that it is for."""
+    if hasattr(config, "cache"):
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax")))
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
     if config.getoption("--stand-in"):
         import standin
 
