@@ -280,6 +280,19 @@ def test_a_copy_is_the_same_and_goes_its_own_way(backend, how):
     assert other.evaluate(X, Y) == model.evaluate(X, Y)
 
 
+def test_a_pickle_whose_arrays_cannot_be_written_is_trained_on(backend):
+    """Other processes are handed arrays in read-only memory, by joblib and by pickle's own protocol 5."""
+    model, buffers = classifier(backend, xn.AdamW(0.01)), []
+    fit(model)
+    data = pickle.dumps(model, protocol=5, buffer_callback=buffers.append)
+    held = [bytes(buffer.raw()) for buffer in buffers]
+    other = pickle.loads(data, buffers=held)
+    fit(other)
+    fit(model)
+    assert np.array_equal(home(other), home(model))
+    assert held == [bytes(buffer.raw()) for buffer in buffers]
+
+
 def test_a_pickle_of_a_run_under_way_goes_on_to_the_same_bits(backend):
     whole, cut = classifier(backend), classifier(backend, lr_that_ends(5))
     fit(whole, 3)

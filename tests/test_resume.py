@@ -282,8 +282,10 @@ def test_what_cannot_be_saved_is_refused_before_training(tmp_path):
     with pytest.raises(xn.CheckpointError, match="lambda"):
         one.fit(x, y, checkpoint=tmp_path / "run")
     assert one.state.t == 0
+    one = model("numpy")
     with pytest.raises(xn.CheckpointError, match="cannot write"):
-        model("numpy").fit(x, y, checkpoint=tmp_path / "no" / "folder" / "run")
+        one.fit(x, y, checkpoint=tmp_path / "no" / "folder" / "run")
+    assert one.state.t == 0
     assert model("numpy").fit(x, y, checkpoint=tmp_path / "run", every=np.int64(4))["epoch"] == [1]
 
 

@@ -123,11 +123,16 @@ def test_after_a_failure_training_goes_on(order, kind, at):
     x, y = scenarios.bytes_and_labels(64)
     with standin.order(order), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # what raised is no longer captured
-        one = model(metrics=[metric])
+        one, before = model(metrics=[metric]), model()
+        whole = [scenarios.home(before)]
+        before.fit(x, y, epochs=1, batch_size=16)
+        whole.append(scenarios.home(before))
         count = 0
         with suppress(kind):
             one.fit(x, y, epochs=3, batch_size=16)
         assert not any(room.stream.is_capturing() for room in one.backend.rooms)
+        if at == 2 or kind is KeyboardInterrupt:  # a capture that raised something else was begun anew
+            np.testing.assert_array_equal(scenarios.home(one), whole[at > 4])
         twin = copy.deepcopy(one)
         for each in (one, twin):
             each.fit(x, y, epochs=4, batch_size=16)
