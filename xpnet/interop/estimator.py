@@ -240,8 +240,7 @@ class Estimator(Admission):
                 if self.backend:
                     raise
                 found = checkpoint.from_host(state["model_"], find_backend())
-            step, vectors, run = found
-            self.model_ = Model.of(Penalized.of(step), vectors, run)
+            self.model_ = Model.of(*found)
 
 
 def _translated(error: NonFiniteError) -> NonFiniteError:
