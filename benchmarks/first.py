@@ -366,9 +366,15 @@ def trim(part: Part) -> None:
 
 
 def merge(out: Path, home: Path) -> list[Path]:
-    """Put what a GPU has said where the site and the README look for it; return the files."""
-    written = []
+    """Put what a GPU has said where the site and the README look for it; return the files.
+
+    ValueError for a rehearsal, of which nothing may stand there.
+    """
+    written: list[Path] = []
     reports = sorted(out.glob("first-*.json"))
+    for path in reports:
+        if through := json.loads(path.read_text(encoding="utf-8"))["through"]:
+            raise ValueError(f"{path.name} is a rehearsal ({through}), no GPU's report: merge a folder without it")
     for path in reports:
         written.append(copy(path, home / "gpu" / "first" / path.name.removeprefix("first-")))
     if (out / "selfcheck.json").exists():

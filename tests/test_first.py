@@ -232,14 +232,21 @@ def test_results_are_merged(tmp_path):
     out.mkdir()
     for name, rest in (("small", {"epochs": []}), ("start", {"start": {}}), ("huge", {"epochs": []})):
         (out / f"bench-{name}.json").write_text(json.dumps(run_of(name, **rest)))
-    for name in ("selfcheck.json", "first-prove.json"):
-        (out / name).write_text("{}")
+    (out / "selfcheck.json").write_text("{}")
+    (out / "first-prove.json").write_text('{"through": ""}')
     written = [path.relative_to(home).as_posix() for path in first.merge(out, home)]
     assert written[:4] == ["gpu/first/prove.json", "selfcheck/cupy.json", "gpu/2000-01-02.json", "gpu/2000-01-02.md"]
     whole = json.loads((home / "gpu" / "2000-01-02.json").read_text())
     assert whole["versions"] == {"small": "1", "start": "1", "huge": "1"}
     assert set(whole["missing"]) == {"not small", "not start", "not huge"}
     assert (whole["start"], whole["epochs"]) == ({}, [])
+
+
+def test_a_rehearsal_is_not_merged(tmp_path):
+    (tmp_path / "first-prove.json").write_text('{"through": "python -m standin"}')
+    with pytest.raises(ValueError, match="rehearsal"):
+        first.merge(tmp_path, tmp_path / "home")
+    assert not (tmp_path / "home").exists()
 
 
 def test_epochs_of_all_runs_are_kept_and_two_gpus_are_not_mixed():
