@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -179,11 +180,16 @@ def replace_part(text: str, part: str) -> str:
 
 
 def write(path: Path, readme: Path) -> list[Path]:
-    """Write the page and the picture beside the JSON, and the README's part; return what was written."""
+    """Write the page and the picture beside the JSON, and the README's part; return what was written.
+
+    Where matplotlib is missing there is no picture, and the README stays: `python -m benchmarks report` does the rest.
+    """
     results = json.loads(path.read_text())
     markdown, picture = path.with_suffix(".md"), path.with_suffix(".png")
-    draw(results, LABELS[results["kind"]], picture)
     markdown.write_text(page(results, picture.name))
+    if find_spec("matplotlib") is None:
+        return [markdown]
+    draw(results, LABELS[results["kind"]], picture)
     written = [markdown, picture]
     folder = readme.parent.resolve()
     if readme.exists() and path.resolve().is_relative_to(folder):

@@ -136,6 +136,15 @@ def test_a_report_is_written_from_the_json(results, tmp_path):
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_without_matplotlib_what_was_measured_gets_its_page(results, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "find_spec", lambda name: None)
+    path, readme = tmp_path / "2000-01-02.json", tmp_path / "README.md"
+    path.write_text(json.dumps(results))
+    readme.write_text(f"{report.START}{report.END}")
+    assert [file.name for file in report.write(path, readme)] == ["2000-01-02.md"]
+    assert readme.read_text() == f"{report.START}{report.END}"
+
+
 def test_a_missing_peer_is_named():
     peers = [
         Contender("here", "", "numpy", modules=("json",)),

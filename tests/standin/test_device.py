@@ -161,6 +161,16 @@ def test_fresh_memory_is_nan_and_freed_memory_is_watched(cupy):
     seen("freed before")
 
 
+def test_what_is_no_address_is_not_taken_for_one(cupy):
+    """Behind its first word an argument may hold what was in that memory before: CuPy's CIndexer is not all written."""
+    address = cupy.cuda.runtime.malloc(512)
+    cupy.cuda.runtime.free(address)
+    number = np.asarray([0, address], dtype="int64").view("complex128")[0]
+    kernel = cupy.ElementwiseKernel("complex128 z", "float32 y", "y = 1", "takes_a_pair")
+    assert cupy.asnumpy(kernel(number, size=3)).tolist() == [1, 1, 1]
+    assert standin.misuses() == []
+
+
 def test_a_full_device_says_so(cupy, monkeypatch):
     monkeypatch.setenv("STANDIN_MEMORY", str(1 << 20))
     with pytest.raises(cupy.cuda.runtime.CUDARuntimeError, match="out of memory"):

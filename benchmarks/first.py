@@ -1,0 +1,464 @@
+"""The first run on a GPU, in three commands of under ten minutes each: does it work, and how fast is it?
+
+    python -m benchmarks.first prove --out FOLDER     doctor, probes, selfchecks, sanitizers, tests
+    python -m benchmarks.first small --out FOLDER     the benchmark of 784-128-10, and process start to 97.5 %
+    python -m benchmarks.first large --out FOLDER     the benchmark of the two large networks
+    python -m benchmarks.first why --out FOLDER       what failed first, again and slowly; the first wrong number
+    python -m benchmarks.first merge --out FOLDER     at home: all of it into benchmarks/gpu/ and benchmarks/selfcheck/
+
+From the repository's root; xpnet need not be installed, array-api-compat must be. Each part is a process with a limit
+of its own: one that fails or hangs stops no other. `--through "python -m standin"` rehearses on the stand-in of
+tests/standin all but what needs a device's speed. FOLDER gets a report (`first-MODE.json`, written after every part), a
+log, and what the parts write: at most eight files a command.
+"""
+
+import argparse
+import ast
+import datetime
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from benchmarks import machine
+
+ROOT = Path(__file__).resolve().parent.parent
+MARK = "FIGURES "
+LIMIT, LEAST, GRACE = 575.0, 15.0, 5.0
+"""Seconds of a whole command; that must be left to begin a part; that a part is given to end when it is told to."""
+LINES, WIDTH, LOG = 30, 300, 4 * 2**20
+"""Of what a part said the report keeps the last lines; of cuBLASLt's log the first bytes."""
+PEERS = ("torch", "jax")
+LIBRARIES = ("numpy", "cupy-cuda13x", "array-api-compat", "cuda-pathfinder", *PEERS, "pytest", "hypothesis")
+SANITIZER = ("compute-sanitizer", "--error-exitcode", "9", "--tool")
+PROBES = {"libraries": 60, "net": 60, "epilogues": 90, "nan": 40, "graphs": 90, "replays": 40, "bits": 50, "memory": 50}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A process with a limit: words for Python, or a program; `modules` and a `program` must be there."""
+
+    name: str
+    limit: float
+    words: tuple[str, ...] = ()
+    program: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+    fast: bool = False
+    """Whether it needs a device's speed."""
+
+    def command(self, through: Sequence[str]) -> list[str]:
+        """Return the command, Python's words run by what stands for a device, if anything does."""
+        return [*self.program, *((*(through or (sys.executable,)), *self.words) if self.words else ())]
+
+    def lacking(self, through: Sequence[str]) -> str:
+        """Return why it is left out, nothing if it can run."""
+        if through and (self.fast or self.program):
+            return f"{self.program[0]} needs a GPU" if self.program else "it needs a device's speed"
+        if self.program and shutil.which(self.program[0]) is None:
+            return f"{self.program[0]} is not on this machine"
+        missing = [module for module in self.modules if find_spec(module) is None]
+        return f"not installed: {', '.join(missing)}" if missing else ""
+
+
+# What is run
+
+
+def probe(name: str, limit: float, **rest: Any) -> Part:
+    """Return a probe as a part."""
+    return Part(name, limit, ("-m", "benchmarks.probes", name), **rest)
+
+
+def prove(out: Path) -> list[Part]:
+    """Return what tells whether it works, the cheapest first."""
+    query = "--query-gpu=name,driver_version,memory.total,clocks.sm"
+    selfcheck = ("-m", "xpnet", "selfcheck", "--backend", "cupy", "--json")
+    return [
+        Part("gpu", 20, program=("nvidia-smi", query, "--format=csv,noheader")),
+        Part("doctor", 90, ("-m", "xpnet", "doctor")),
+        *(probe(name, limit) for name, limit in PROBES.items()),
+        Part("selfcheck-quick", 120, (*selfcheck, str(out / "selfcheck-quick.json"), "--quick")),
+        Part("selfcheck", 150, (*selfcheck, str(out / "selfcheck.json")), fast=True),
+        probe("clock", 60, fast=True),
+        probe("memcheck", 100, program=(*SANITIZER, "memcheck")),
+        probe("racecheck", 60, program=(*SANITIZER, "racecheck")),
+        tests(300),
+    ]
+
+
+def tests(limit: float) -> Part:
+    """Return the tests that take a backend, on CuPy, of the files that find what they import."""
+    files = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "tests").glob("test_*.py")) if not absent(path)]
+    options = ("-q", "-p", "no:cacheprovider", "-p", "pytest_xpnet", "-m", "gpu", "--backends", "cupy")
+    words = ("-m", "pytest", *options, "--maxfail", "20", "--continue-on-collection-errors", *files)
+    return Part("tests", limit, words, modules=("pytest", "hypothesis"))
+
+
+def absent(path: Path) -> list[str]:
+    """Return what a test file imports at its top and is not installed."""
+    beside = {one.stem for one in path.parent.iterdir()}
+    return [name for name in imported(path) if name not in beside and find_spec(name) is None]
+
+
+@cache
+def imported(path: Path) -> tuple[str, ...]:
+    """Return what a file imports at its top."""
+    found = []
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [node.module or ""]
+    return tuple(dict.fromkeys(name.partition(".")[0] for name in found))
+
+
+def bench(name: str, limit: float, out: Path, *words: str) -> Part:
+    """Return a benchmark as a part."""
+    path = str(out / f"bench-{name}.json")
+    return Part(name, limit, ("-m", "benchmarks", "gpu", *words, "--json", path), fast=True)
+
+
+def small(out: Path) -> list[Part]:
+    """Return the benchmarks of the small network; the first part fills the cache of kernels."""
+    return [
+        probe("clock", 60, fast=True),
+        bench("small", 330, out, "--parts", "epochs", "--nets", "784-128-10", "--repeats", "9"),
+        bench("start", 200, out, "--parts", "start", "--seeds", "3"),
+    ]
+
+
+def large(out: Path) -> list[Part]:
+    """Return the benchmarks of the large networks; of the largest the goal is the products alone."""
+    some = ("xpnet-compiled", "xpnet-eager", "torch", "jax-scan", "floor")
+    return [
+        probe("clock", 60, fast=True),
+        bench("middle", 330, out, "--parts", "epochs", "--nets", "784-1024-1024-10", "--repeats", "7"),
+        bench(
+            *("huge", 180, out, "--parts", "epochs", "--nets", "784-4096-4096-10", "--repeats", "5"),
+            *("--contenders", *some),
+        ),
+    ]
+
+
+def why(out: Path) -> list[Part]:
+    """Return what failed first in `prove`, one call at a time, and the search for the first wrong number."""
+    table = prove(out)
+    report = out / "first-prove.json"
+    past = json.loads(report.read_text(encoding="utf-8"))["parts"] if report.exists() else []
+    failed = [one["name"] for one in past if one["state"] in ("failed", "timed out")]
+    again = [part for part in table if part.name in failed[:1]]
+    parts = [*again, probe("numbers", 150), probe("numbers", 200, program=(*SANITIZER, "memcheck"))]
+    slow = {"CUDA_LAUNCH_BLOCKING": "1", "CUBLASLT_LOG_LEVEL": "2"}
+    labels = [f"{part.name}-{Path(part.program[0]).name}" if part.program else part.name for part in parts]
+    return [
+        Part(
+            *(label, part.limit, part.words, part.program, part.modules),
+            environment=slow | {"CUBLASLT_LOG_FILE": str(out / f"lt-{label}.txt")},
+        )
+        for label, part in zip(labels, parts, strict=True)
+    ]
+
+
+MODES: dict[str, Callable[[Path], list[Part]]] = {"prove": prove, "small": small, "large": large, "why": why}
+
+
+# How it is run
+
+
+@dataclass
+class Result:
+    """How a part went: `passed`, `failed`, `timed out` or `left out`."""
+
+    name: str
+    command: str
+    state: str
+    seconds: float = 0.0
+    status: int | None = None
+    lines: list[str] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Runner:
+    """Runs parts one after the other, in what is left of the time, and keeps the report."""
+
+    mode: str
+    out: Path
+    through: tuple[str, ...] = ()
+    limit: float = LIMIT
+    grace: float = GRACE
+    results: list[Result] = field(default_factory=list)
+    begun: float = field(default_factory=time.monotonic)
+
+    def run(self, parts: Sequence[Part]) -> int:
+        """Run the parts; return the exit status: 1 if one failed, or none passed."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        log = self.out / f"first-{self.mode}.log"
+        log.write_bytes(b"")
+        self.write()
+        for part in parts:
+            self.results.append(self.one(part, log))
+            self.write()
+            print(self.line(self.results[-1]), flush=True)
+            trim(part)
+        print(self.last_line())
+        return int(not self.count("passed") or bool(self.count("failed") + self.count("timed out")))
+
+    def one(self, part: Part, log: Path) -> Result:
+        """Run a part if it can run and there is time."""
+        command = part.command(self.through)
+        result = Result(part.name, self.clean(shlex.join(command)), "left out")
+        left = self.limit - (time.monotonic() - self.begun)
+        lacking = part.lacking(self.through)
+        if lacking or left < min(LEAST, part.limit):
+            result.lines = [lacking or f"no time: {max(left, 0.0):.0f} s are left"]
+            return result
+        start, begun = log.stat().st_size, time.monotonic()
+        with log.open("ab") as file:
+            file.write(f"\n==== {part.name}: {result.command}\n".encode())
+            file.flush()
+            result.status = self.wait(command, part, file, min(part.limit, left))
+        result.seconds = round(time.monotonic() - begun, 1)
+        result.state = {None: "timed out", 0: "passed"}.get(result.status, "failed")
+        with log.open("rb") as file:
+            file.seek(start)
+            text = file.read().decode(errors="replace")
+        result.lines, result.figures = self.said(text)
+        return result
+
+    def wait(self, command: Sequence[str], part: Part, log: Any, limit: float) -> int | None:
+        """Return a process's exit status, None if it had to be ended, with all that it had started."""
+        settings = os.environ | environment(bool(self.through)) | part.environment
+        group: dict[str, Any] = {"process_group": 0} if os.name == "posix" else {}
+        try:
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=settings, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **group
+            )
+        except OSError as error:
+            log.write(f"{error}\n".encode())
+            return 127
+        try:
+            return process.wait(limit)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            end(process, self.grace)
+
+    def said(self, text: str) -> tuple[list[str], dict[str, Any]]:
+        """Return the last lines of what a part said, and its figures if it gave any."""
+        lines, figures = [], {}
+        for line in filter(str.strip, text.splitlines()[2:]):
+            if line.startswith(MARK):
+                try:
+                    figures = json.loads(line.removeprefix(MARK))
+                    continue
+                except ValueError:
+                    pass
+            lines.append(self.clean(line)[:WIDTH])
+        return lines[-LINES:], figures
+
+    def clean(self, text: str) -> str:
+        """Leave out of a text where things lie on this machine."""
+        for place, name in ((f"{self.out}{os.sep}", "OUT/"), (f"{ROOT}{os.sep}", ""), (sys.executable, "python")):
+            text = text.replace(place, name)
+        return text.replace(f"{sys.prefix}{os.sep}", "")
+
+    # The report
+
+    def count(self, state: str) -> int:
+        """Return how many parts are in a state."""
+        return sum(result.state == state for result in self.results)
+
+    def line(self, result: Result) -> str:
+        """Say in a line how a part went."""
+        answers = "; ".join(f"{question} {answer}" for question, answer in result.figures.get("answers", {}).items())
+        failures = [line for line in result.lines if line.startswith("FAILED")]
+        last = "" if result.state == "passed" else [*failures, *result.lines[-1:], "it said nothing"][0]
+        wrong = result.figures.get("wrong") or []
+        said = answers or (str(wrong[0]) if wrong else last)
+        return f"{result.name:18} {result.state:9} {result.seconds:6.1f} s  {said}".rstrip()
+
+    def last_line(self) -> str:
+        """Say what passed."""
+        states = ("passed", "failed", "timed out", "left out")
+        named = [[result.name for result in self.results if result.state == state] for state in states]
+        total = ", ".join(
+            f"{len(names)} {state}" + (f" ({', '.join(names)})" if state != "passed" else "")
+            for names, state in zip(named, states, strict=True)
+            if names or state == "passed"
+        )
+        seconds = f"{time.monotonic() - self.begun:.0f} s"
+        return f"{self.mode}: {total}; {seconds}; report: {self.out.name}/first-{self.mode}.json"
+
+    def write(self) -> None:
+        """Write the report as it stands; a reader finds the old one or the new one whole."""
+        found = {name: installed(name) for name in LIBRARIES}
+        report = {
+            "mode": self.mode,
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "through": shlex.join(self.through),
+            "machine": machine.describe(),
+            "versions": {name: number for name, number in found.items() if number},
+            "missing": [name for name, number in found.items() if not number],
+            "seconds": round(time.monotonic() - self.begun, 1),
+            "answers": {k: v for result in self.results for k, v in result.figures.get("answers", {}).items()},
+            "parts": [asdict(result) for result in self.results],
+        }
+        path = self.out / f"first-{self.mode}.json"
+        new = path.with_suffix(".new")
+        new.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        new.replace(path)
+
+
+def installed(name: str) -> str | None:
+    """Return a library's version, None if it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def environment(through: bool) -> dict[str, str]:
+    """Return what every part is given: the repository to import from, output at once, memory left to the others."""
+    places = [str(ROOT), *([str(ROOT / "tests")] * through), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        "PYTHONPATH": os.pathsep.join(places),
+        "PYTHONUNBUFFERED": "1",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    }
+
+
+def end(process: "subprocess.Popen[bytes]", grace: float) -> None:
+    """End a process and all that it started; one that is over already may have left some."""
+
+    def tell(number: int) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number) if os.name == "posix" else process.kill()
+
+    if process.poll() is None:
+        tell(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(grace)
+    tell(getattr(signal, "SIGKILL", signal.SIGTERM))
+    process.wait()
+
+
+def trim(part: Part) -> None:
+    """Keep the beginning of cuBLASLt's log of a part: it has a line for every call."""
+    path = Path(part.environment.get("CUBLASLT_LOG_FILE", ""))
+    if path.is_file() and path.stat().st_size > LOG:
+        os.truncate(path, LOG)
+
+
+# At home
+
+
+def merge(out: Path, home: Path) -> list[Path]:
+    """Put what a GPU has said where the site and the README look for it; return the files.
+
+    ValueError for a rehearsal, of which nothing may stand there.
+    """
+    written: list[Path] = []
+    reports = sorted(out.glob("first-*.json"))
+    for path in reports:
+        if through := json.loads(path.read_text(encoding="utf-8"))["through"]:
+            raise ValueError(f"{path.name} is a rehearsal ({through}), no GPU's report: merge a folder without it")
+    for path in reports:
+        written.append(copy(path, home / "gpu" / "first" / path.name.removeprefix("first-")))
+    if (out / "selfcheck.json").exists():
+        written.append(copy(out / "selfcheck.json", home / "selfcheck" / "cupy.json"))
+    parts = [json.loads(path.read_text(encoding="utf-8")) for path in map(out.joinpath, BENCHES) if path.exists()]
+    if parts:
+        from benchmarks import report
+
+        path = home / "gpu" / f"{parts[0]['date']}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(joined(parts), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        written += [path, *report.write(path, path.with_name("README.md"))]
+    return written
+
+
+BENCHES = tuple(f"bench-{name}.json" for name in ("small", "start", "middle", "huge"))
+
+
+def joined(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the results of several benchmark runs as those of one. ValueError if they ran on different GPUs."""
+    gpus = {part["machine"].get("gpu") for part in parts}
+    if len(gpus) > 1:
+        raise ValueError(f"these ran on different GPUs ({', '.join(sorted(map(str, gpus)))}): merge each alone")
+    whole = {**parts[0], "epochs": [], "missing": {}}
+    for part in parts:
+        whole["epochs"] += part.get("epochs", [])
+        whole["missing"] |= part["missing"]
+        whole["versions"] = whole["versions"] | part["versions"]
+        whole |= {key: part[key] for key in ("start", "imports") if key in part}
+    return whole
+
+
+def copy(source: Path, target: Path) -> Path:
+    """Copy a file, its folder made if need be."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copyfile(source, target))
+
+
+# The command line
+
+
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.first", description="The first run on a GPU.")
+    parser.add_argument("mode", choices=[*MODES, "merge"])
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for the report and all else")
+    parser.add_argument("--through", default="", metavar="WORDS", help='what stands for a GPU: "python -m standin"')
+    parser.add_argument("--parts", nargs="+", default=[], metavar="NAME", help="only these")
+    parser.add_argument("--seconds", type=float, default=LIMIT, help=f"for the whole command (default: {LIMIT:g})")
+    return parser.parse_args(words)
+
+
+def chosen(mode: str, out: Path, names: Sequence[str]) -> list[Part]:
+    """Return the parts of a mode, of these names if any are given; ValueError for a name that no part has."""
+    parts = MODES[mode](out)
+    if unknown := sorted(set(names) - {part.name for part in parts}):
+        known = ", ".join(part.name for part in parts)
+        raise ValueError(f"{mode} has no part {', '.join(unknown)}: choose among {known}")
+    return [part for part in parts if not names or part.name in names]
+
+
+def main(words: Sequence[str] | None = None) -> int | str:
+    """Do what the command line says; return the exit status, or what is wrong."""
+    args = arguments(words)
+    out = args.out.resolve()
+    try:
+        if args.mode == "merge":
+            written = merge(out, ROOT / "benchmarks")
+            for path in written:
+                print(path.relative_to(ROOT))
+            return 0 if written else f"{args.out} holds no result: name the folder that was --out on the GPU's machine"
+        parts = chosen(args.mode, out, args.parts)
+    except ValueError as problem:
+        return str(problem)
+    if not args.through and not machine.gpus():
+        return 'no CUDA device answered on this machine: rehearse with --through "python -m standin"'
+    missing = [name for name in PEERS if find_spec(name) is None]
+    if missing:
+        print(f"missing: {', '.join(missing)}: the benchmarks go without these peers", flush=True)
+    left_out = {root for path in (ROOT / "tests").glob("test_*.py") for root in absent(path)}
+    if args.mode == "prove" and left_out:
+        print(f"missing: {', '.join(sorted(left_out))}: test files that need them are left out", flush=True)
+    return Runner(args.mode, out, tuple(shlex.split(args.through)), args.seconds).run(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
