@@ -79,9 +79,9 @@ def carries(backend, dtype):
     found = []
     for turn in range(9):
         for k in range(min(3, 1 + turn // 2)):
-            xs = (np.full(3, 0.5 / (turn + k + 1), dtype),)
-            carry[k], results = steps[k](carry[k], fixed, xs)
-            found += results  # looked at when later calls are done
+            x = backend.asarray(np.full(3, 0.5 / (turn + k + 1), dtype), copy=True)
+            carry[k], results = steps[k](carry[k], fixed, (x,))
+            found += [x, *results]  # looked at when later calls are done
     return [np.array(backend.asnumpy(one)) for one in (*found, *(one[name] for one in carry for name in ("m", "n")))]
 
 
