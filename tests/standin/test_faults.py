@@ -106,6 +106,18 @@ def test_graphs_that_are_let_go_leave_no_memory_behind():
     assert used[2:] == [used[2]] * 4, used
 
 
+def test_memory_that_nobody_uses_may_be_freed_between_fits():
+    x, y = scenarios.bytes_and_labels(64)
+    one, plain = model(), model("numpy")
+    pool = one.backend.cupy.get_default_memory_pool()
+    for _ in range(4):
+        one.fit(x, y, epochs=2, batch_size=16)
+        plain.fit(x, y, epochs=2, batch_size=16)
+        pool.free_all_blocks()
+    assert one.step.run.nodes_per_step
+    close(scenarios.home(one), scenarios.home(plain))
+
+
 @pytest.mark.parametrize("order", standin.ORDERS)
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, ValueError])
 @pytest.mark.parametrize("at", [2, 6], ids=["warming up", "capturing"])
