@@ -25,7 +25,11 @@ from benchmarks.summary import (
     title,
 )
 
-START, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
+MARKS = {
+    "cpu": ("<!-- benchmarks -->", "<!-- /benchmarks -->"),
+    "gpu": ("<!-- benchmarks gpu -->", "<!-- /benchmarks gpu -->"),
+}
+"""Between which the README has the last run on each kind of device."""
 LABELS = {"cpu": {c.name: c.label for c in CPU}, "gpu": {c.name: c.label for c in GPU}}
 
 
@@ -172,11 +176,12 @@ def excerpt(results: dict[str, Any], picture: str, whole: str) -> str:
     return "\n\n".join([*parts, f"![Seconds of one epoch]({picture})"])
 
 
-def replace_part(text: str, part: str) -> str:
+def replace_part(text: str, part: str, kind: str) -> str:
     """Return the text with what stands between the two markers replaced; as it was if they are not there."""
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    return f"{before}{START}\n\n{part}\n\n{END}{after}" if start and end else text
+    first, last = MARKS[kind]
+    before, start, rest = text.partition(first)
+    _, end, after = rest.partition(last)
+    return f"{before}{first}\n\n{part}\n\n{last}{after}" if start and end else text
 
 
 def write(path: Path, readme: Path) -> list[Path]:
@@ -195,7 +200,7 @@ def write(path: Path, readme: Path) -> list[Path]:
     if readme.exists() and path.resolve().is_relative_to(folder):
         old = readme.read_text()
         names = [file.resolve().relative_to(folder).as_posix() for file in (picture, markdown)]
-        if (new := replace_part(old, excerpt(results, *names))) != old:
+        if (new := replace_part(old, excerpt(results, *names), results["kind"])) != old:
             readme.write_text(new)
             written.append(readme)
     return written

@@ -116,13 +116,16 @@ def test_the_page_names_what_is_missing_and_everything_that_was_measured(results
     assert report.page({**results, "kind": "gpu"}, "x.png").startswith("# Benchmarks, GPU")
 
 
-def test_the_readme_is_replaced_between_its_markers_alone():
-    old = f"before\n{report.START}\nold\n{report.END}\nafter"
-    new = report.replace_part(old, "new")
-    assert new == f"before\n{report.START}\n\nnew\n\n{report.END}\nafter"
-    assert report.replace_part(new, "new") == new
-    for text in ("no markers", f"only {report.START}"):
-        assert report.replace_part(text, "new") == text
+@pytest.mark.parametrize(("kind", "other"), [("cpu", "gpu"), ("gpu", "cpu")])
+def test_the_readme_is_replaced_between_its_markers_alone(kind, other):
+    start, end = report.MARKS[kind]
+    old = f"before\n{start}\nold\n{end}\nafter"
+    new = report.replace_part(old, "new", kind)
+    assert new == f"before\n{start}\n\nnew\n\n{end}\nafter"
+    assert report.replace_part(new, "new", kind) == new
+    for text in ("no markers", f"only {start}"):
+        assert report.replace_part(text, "new", kind) == text
+    assert report.replace_part(old, "new", other) == old
 
 
 def test_a_report_is_written_from_the_json(results, tmp_path):
@@ -130,7 +133,7 @@ def test_a_report_is_written_from_the_json(results, tmp_path):
     path, readme = tmp_path / "cpu" / "2000-01-02.json", tmp_path / "README.md"
     path.parent.mkdir()
     path.write_text(json.dumps(results))
-    readme.write_text(f"{report.START}{report.END}")
+    readme.write_text("".join(report.MARKS["cpu"]))
     assert [file.name for file in report.write(path, readme)] == ["2000-01-02.md", "2000-01-02.png", "README.md"]
     assert "](cpu/2000-01-02.png)" in readme.read_text()
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
@@ -140,9 +143,9 @@ def test_without_matplotlib_what_was_measured_gets_its_page(results, tmp_path, m
     monkeypatch.setattr(report, "find_spec", lambda name: None)
     path, readme = tmp_path / "2000-01-02.json", tmp_path / "README.md"
     path.write_text(json.dumps(results))
-    readme.write_text(f"{report.START}{report.END}")
+    readme.write_text("".join(report.MARKS["cpu"]))
     assert [file.name for file in report.write(path, readme)] == ["2000-01-02.md"]
-    assert readme.read_text() == f"{report.START}{report.END}"
+    assert readme.read_text() == "".join(report.MARKS["cpu"])
 
 
 def test_a_missing_peer_is_named():

@@ -9,7 +9,7 @@ from xpnet.backends import backend, use
 from xpnet.backends.numpy import NumpyBackend
 from xpnet.errors import BackendError
 
-RESULTS = sorted((Path(xpnet.__file__).parents[1] / "benchmarks" / "gpu").glob("selfcheck*.json"))
+RESULTS = sorted((Path(xpnet.__file__).parents[1] / "benchmarks" / "selfcheck").glob("cupy*.json"))
 
 
 def usable(name):
@@ -142,7 +142,7 @@ def test_the_hash_sees_every_source_that_counts(tmp_path, monkeypatch):
 def test_what_was_verified_on_a_gpu_is_still_what_is_here(path):
     """Reports, and does not fail: a change of the sources asks for a new run, which not every machine can do."""
     if path is None:
-        pytest.skip("no selfcheck on a GPU is committed under benchmarks/gpu/")
+        pytest.skip("no selfcheck on a GPU is committed under benchmarks/selfcheck/")
     result = json.loads(path.read_text())
     if result["sources"] != selfcheck.sources():
         pytest.skip(f"the sources have changed since {result['device']} was checked on {result['date'][:10]}")
