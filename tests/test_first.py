@@ -12,8 +12,9 @@ pytest.importorskip("benchmarks", reason="benchmarks/ is not part of an installe
 
 import xpnet as xn
 from benchmarks import first, isolate, machine, probes
-from benchmarks.first import Part, Runner
+from benchmarks import runner as running
 from benchmarks.probes import Tried
+from benchmarks.runner import Part, Runner
 from xpnet.backends.numpy import NumpyBackend
 
 FIGURES = 'print(\'FIGURES {"a": 1, "answers": {"Is it so?": "yes"}}\')'
@@ -113,7 +114,7 @@ def test_what_cannot_run_is_left_out_by_name(runner, part, through, why):
 
 
 def test_a_program_that_cannot_be_started_has_failed(runner, monkeypatch):
-    monkeypatch.setattr(first.shutil, "which", lambda name: name)
+    monkeypatch.setattr(running.shutil, "which", lambda name: name)
     assert runner.run([Part("a", 9.0, program=("no-such-program",))]) == 1
     assert report(runner)["parts"][0]["status"] == 127
 
@@ -137,16 +138,16 @@ def test_a_part_runs_through_what_stands_for_a_gpu(runner):
 
 
 def test_the_report_names_no_place_of_this_machine(runner):
-    runner.run([python("a", f"print({str(first.ROOT / 'x.py')!r}, {str(runner.out / 'y')!r}, {sys.executable!r})")])
+    runner.run([python("a", f"print({str(running.ROOT / 'x.py')!r}, {str(runner.out / 'y')!r}, {sys.executable!r})")])
     assert report(runner)["parts"][0]["lines"] == ["x.py OUT/y python"]
-    assert str(first.ROOT) not in (runner.out / "first-prove.json").read_text()
+    assert str(running.ROOT) not in (runner.out / "first-prove.json").read_text()
 
 
 def test_a_long_log_of_cublaslt_is_cut(runner, tmp_path, monkeypatch):
-    monkeypatch.setattr(first, "LOG", 100)
+    monkeypatch.setattr(running, "LOG", 100)
     path = tmp_path / "lt.txt"
     path.write_text("x" * 1000)
-    first.trim(Part("a", 1.0, environment={"CUBLASLT_LOG_FILE": str(path)}))
+    running.trim(Part("a", 1.0, environment={"CUBLASLT_LOG_FILE": str(path)}))
     assert path.stat().st_size == 100
 
 
@@ -301,8 +302,8 @@ def test_an_unknown_probe_is_an_error_in_a_line(words, capsys):
 def test_a_probe_prints_its_figures_and_fails_if_something_is_wrong(wrong, status, monkeypatch, capsys):
     monkeypatch.setitem(probes.PROBES, "net", lambda: {"wrong": wrong})
     assert probes.main(["net"]) == status
-    assert json.loads(capsys.readouterr().out.removeprefix(first.MARK)) == {"wrong": wrong}
-    assert probes.MARK == first.MARK
+    assert json.loads(capsys.readouterr().out.removeprefix(running.MARK)) == {"wrong": wrong}
+    assert probes.MARK == running.MARK
 
 
 # The first wrong number
