@@ -64,6 +64,15 @@ def test_fits_of_one_epoch_come_to_launches(calls, labels, where):
     close(scenarios.home(one), scenarios.home(plain))
 
 
+def test_each_of_two_batch_sizes_keeps_its_graph(calls):
+    x, y = scenarios.bytes_and_labels(64)
+    one = model()
+    for _ in range(4):
+        for batch in (16, 32):
+            one.fit(x, y, epochs=1, batch_size=batch)
+    assert calls == ["warm-up"] * 2 + ["capture"] * 2 + ["launch"] * 4
+
+
 def test_data_that_were_changed_where_they_lie_are_read_anew():
     x, y = scenarios.bytes_and_labels(64)
     other, _ = scenarios.bytes_and_labels(64, seed=9)
@@ -213,6 +222,27 @@ def test_a_stream_of_the_users():
     plain.fit(x, y, epochs=4, batch_size=16)
     plain.fit(x, y, epochs=1, batch_size=16)
     close(scenarios.home(one), scenarios.home(plain))
+
+
+@pytest.mark.parametrize("order", standin.ORDERS)
+def test_calls_on_two_streams_follow_each_other(order):
+    backend = xn.backend("cupy")
+    cupy = backend.cupy
+
+    def step(carry, fixed, x):
+        return carry * 2.0 + x[0] * fixed[0][0], (carry,)
+
+    run, fixed = backend.compile(step), (backend.asarray(np.ones(1, "float32")),)
+    carry, expected = backend.asarray(np.zeros(1, "float32"), copy=True), 0.0
+    streams = [cupy.cuda.Stream(non_blocking=True) for _ in range(2)]
+    cupy.cuda.Device().synchronize()
+    with standin.order(order, 4):
+        for k in range(8):
+            with streams[k % 2]:
+                carry, _ = run(carry, fixed, (np.asarray([k, 1.0], "float32"),))
+            expected = (expected * 2.0 + k) * 2.0 + 1.0
+        streams[1].synchronize()
+        assert backend.asnumpy(carry).tolist() == [expected]
 
 
 @pytest.mark.parametrize("act", ["fit", "predict", "evaluate"])
