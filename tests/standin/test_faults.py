@@ -102,16 +102,17 @@ def test_new_data_leave_no_memory_behind():
 
 def test_graphs_that_are_let_go_leave_no_memory_behind():
     x, y = scenarios.bytes_and_labels(200)
-    used = []
-    pool = xn.backend("cupy").cupy.get_default_memory_pool()
+    used, backend = [], xn.backend("cupy")
+    pool = backend.cupy.get_default_memory_pool()
     for _ in range(6):
-        one = model()
+        one = model(backend)
         for batch in (10, 11, 12, 13, 14, 15):
             one.fit(x, y, epochs=3, batch_size=batch)
         assert len(one.step.run.graphs) <= graphs.KEPT
         del one
         gc.collect()
         used.append(pool.used_bytes())
+        assert not any(room.pool.total_bytes() for room in backend.idle)
     assert used[2:] == [used[2]] * 4, used
 
 
