@@ -16,6 +16,7 @@ import pytest
 import standin
 import xpnet as xn
 from standin import scenarios
+from xpnet.backends.cuda import cublaslt
 from xpnet.backends.cuda import graph as graphs
 from xpnet.selfcheck import training
 
@@ -210,6 +211,34 @@ def test_a_workspace_is_of_one_stream(monkeypatch):
             stream.synchronize()
     for result in results:
         np.testing.assert_array_equal(backend.asnumpy(result), expected)
+
+
+def window(backend, host, offset):
+    """Return a copy on the device that lies so many numbers behind a boundary, as windows of θ do."""
+    flat = backend.asarray(np.concatenate([np.zeros(offset, host.dtype), host.ravel()]))
+    return flat[offset:].reshape(host.shape)
+
+
+@pytest.mark.parametrize("order", ["ascending", "descending"])
+def test_products_of_one_shape_whose_windows_lie_differently(order):
+    backend, rng = xn.backend("cupy"), np.random.default_rng(0)
+    x, w, b = (rng.normal(size=size).astype("float32") for size in ((6, 7), (7, 8), (8,)))
+    offsets = range(5) if order == "ascending" else range(4, -1, -1)
+    for of_w in offsets:
+        for of_b in offsets:
+            weight, bias = window(backend, w, of_w), window(backend, b, of_b)
+            y = backend.products.multiply(backend.asarray(x), weight, None, cublaslt.EPILOGUE_BIAS, bias)
+            close(backend.asnumpy(y), x @ w + b)
+
+
+def test_products_of_one_shape_with_other_epilogues():
+    backend, rng = xn.backend("cupy"), np.random.default_rng(0)
+    x, w = (backend.asarray(rng.normal(size=size).astype("float32")) for size in ((6, 7), (7, 8)))
+    bits = backend.products.mask(x, w)
+    bits[...] = 0b01010101
+    plain = backend.asnumpy(backend.products.multiply(x, w))
+    masked = backend.asnumpy(backend.products.multiply(x, w, None, cublaslt.EPILOGUE_DRELU, None, bits))
+    np.testing.assert_array_equal(masked, np.where(np.arange(8) % 2 == 0, plain, 0))
 
 
 def test_a_stream_of_the_users():
