@@ -254,6 +254,19 @@ def test_a_stream_of_the_users():
     close(scenarios.home(one), scenarios.home(plain))
 
 
+def test_what_all_streams_use_is_ready_on_all():
+    backend = xn.backend("cupy").with_matmul("float32")
+    cupy = backend.cupy
+    made, used = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
+    with standin.order("lazy"):
+        with made:
+            numbers = backend.constant((3.0, 5.0), "float32")
+            true = backend.kernels.true
+        with used:
+            assert cupy.asnumpy(numbers).tolist() == [3.0, 5.0]
+            assert cupy.asnumpy(true.view("uint8")).tolist() == 1
+
+
 @pytest.mark.parametrize("order", standin.ORDERS)
 def test_calls_on_two_streams_follow_each_other(order):
     backend = xn.backend("cupy")
@@ -303,6 +316,13 @@ def test_a_rule_may_have_any_name(name):
     theta = backend.asarray([1.0, 2.0], copy=True)
     (new,) = backend.map(rule)((theta,), (backend.asarray([1.0, 1.0]),), (0.5,))
     assert backend.asnumpy(new).tolist() == [0.5, 1.5]
+
+
+def test_a_rules_constants_are_of_its_precision():
+    backend = xn.backend("cupy")
+    theta = backend.asarray(np.asarray([1.0, 2.0]), copy=True)
+    (new,) = backend.map(lambda xp, theta, g: (theta - 0.1 * g,))((theta,), (backend.asarray(np.ones(2)),), ())
+    assert backend.asnumpy(new).tolist() == [1.0 - 0.1, 2.0 - 0.1]
 
 
 def test_the_selfchecks_of_training():
