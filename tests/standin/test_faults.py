@@ -325,6 +325,13 @@ def test_a_rules_constants_are_of_its_precision():
     assert backend.asnumpy(new).tolist() == [1.0 - 0.1, 2.0 - 0.1]
 
 
+def test_a_rule_may_exchange_its_state():
+    backend = xn.backend("cupy")
+    state = tuple(backend.asarray([value], copy=True) for value in (1.0, 2.0))
+    first, second = backend.map(lambda xp, a, b, g: (b, a))(state, (backend.asarray([0.0]),), ())
+    assert (backend.asnumpy(first).tolist(), backend.asnumpy(second).tolist()) == ([2.0], [1.0])
+
+
 def test_the_selfchecks_of_training():
     backend = xn.backend("cupy")
     assert training.replay(backend, True)["same_bits"]
