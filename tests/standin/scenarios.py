@@ -115,7 +115,7 @@ def random_network(backend, seed):
     classes = int(rng.integers(2, 6))
     net = xn.Sequential(*layers, xn.Linear(sizes[-1], classes))
     optimizer = [xn.SGD(0.1), xn.SGD(0.05, momentum=0.9), xn.Adam(0.01), xn.AdamW(0.01, clip_norm=1.0)][rng.integers(4)]
-    n, batch = int(rng.integers(8, 40)), int(rng.integers(2, 9))
+    n, batch = int(rng.integers(8, 20)), int(rng.integers(2, 9))
     x, y = rng.normal(size=(n, sizes[0])), rng.integers(0, classes, n).astype(np.int32)
     model = xn.Model(net, xn.cross_entropy, optimizer, seed=seed, backend=backend, dtype="float64")
     model.fit(x, y, epochs=3, batch_size=batch)
