@@ -1,7 +1,7 @@
 """The real CuPy on a machine without a GPU: `install()` before CuPy is imported, and CUDA is a stand-in on the CPU.
 
 - memory, streams, runtime, driver: the driver and the runtime, in C++
-- product, lt, blas: cuBLASLt and cuBLAS
+- product, refusal, lt, blas: cuBLASLt and cuBLAS
 - block.h, cupy_device.h: CUDA C++ for the host's compiler
 - build, kernels: how they, and CuPy's kernels, are built
 - `PYTHONPATH=tests python -m standin -m xpnet doctor`: a program on the stand-in

@@ -3,11 +3,11 @@
 // product is a matrix of one element. The other functions that CuPy's module is linked with are made by build.py, and
 // answer CUBLAS_STATUS_NOT_SUPPORTED. "Manual" is NVIDIA's "cuBLAS", chapter 2, "Using the cuBLAS API".
 #include "product.h"
+#include "refusal.h"
 #include "standin.h"
 
 #include <algorithm>
 #include <cmath>
-#include <cstdarg>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -24,41 +24,6 @@ extern "C" cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 namespace {
 
 using Status = cublasStatus_t;
-
-// ------------------------------------------------------------------------------------------------------- refusals
-
-// Why a call is refused. Without a reason it could be asked, and is not part of this stand-in: not a misuse.
-struct Refusal {
-  Status status;
-  std::string why;
-};
-
-constexpr Status CONFLICT = CUBLAS_STATUS_INVALID_VALUE, FAILED = CUBLAS_STATUS_EXECUTION_FAILED;
-
-__attribute__((format(printf, 3, 4))) void require(bool fine, Status status, const char* format, ...) {
-  if (fine) return;
-  char why[200];
-  va_list arguments;
-  va_start(arguments, format);
-  std::vsnprintf(why, sizeof why, format, arguments);
-  va_end(arguments);
-  throw Refusal{status, why};
-}
-
-void require_supported(bool supported) {
-  if (!supported) throw Refusal{CUBLAS_STATUS_NOT_SUPPORTED, ""};
-}
-
-template <class Call>
-Status answer(const char* function, Call call) {
-  try {
-    call();
-    return CUBLAS_STATUS_SUCCESS;
-  } catch (const Refusal& refusal) {
-    if (!refusal.why.empty()) standin_misuse("%s: %s", function, refusal.why.c_str());
-    return refusal.status;
-  }
-}
 
 // --------------------------------------------------------------------------------------------------------- handles
 

@@ -7,12 +7,12 @@
 //                           stream wrote to the same workspace in between is then seen
 // All are read anew at each call. "Manual" is NVIDIA's "cuBLAS", chapter 3, "Using the cuBLASLt API".
 #include "product.h"
+#include "refusal.h"
 #include "standin.h"
 
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <cstdarg>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -28,42 +28,8 @@
 
 namespace {
 
-// ------------------------------------------------------------------------------------------------------- refusals
-
-// Why a call is refused. Without a reason it could be asked, and there is no such algorithm: not a misuse.
-struct Refusal {
-  cublasStatus_t status;
-  std::string why;
-};
-
-// In cublasLt.h's words: no handle; "parameters in conflict or in an impossible configuration"; an error of the device.
-constexpr cublasStatus_t NO_HANDLE = CUBLAS_STATUS_NOT_INITIALIZED, CONFLICT = CUBLAS_STATUS_INVALID_VALUE,
-                         FAILED = CUBLAS_STATUS_EXECUTION_FAILED;
-
-__attribute__((format(printf, 3, 4))) void require(bool fine, cublasStatus_t status, const char* format, ...) {
-  if (fine) return;
-  char why[300];
-  va_list arguments;
-  va_start(arguments, format);
-  std::vsnprintf(why, sizeof why, format, arguments);
-  va_end(arguments);
-  throw Refusal{status, why};
-}
-
-void require_supported(bool supported) {
-  if (!supported) throw Refusal{CUBLAS_STATUS_NOT_SUPPORTED, ""};
-}
-
-template <class Call>
-cublasStatus_t answer(const char* function, Call call) {
-  try {
-    call();
-    return CUBLAS_STATUS_SUCCESS;
-  } catch (const Refusal& refusal) {
-    if (!refusal.why.empty()) standin_misuse("%s: %s", function, refusal.why.c_str());
-    return refusal.status;
-  }
-}
+// In cublasLt.h's words: no handle.
+constexpr cublasStatus_t NO_HANDLE = CUBLAS_STATUS_NOT_INITIALIZED;
 
 // -------------------------------------------------------------------------------------------- NVIDIA's descriptors
 
