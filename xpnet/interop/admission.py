@@ -11,7 +11,7 @@ from xpnet import Backend
 from xpnet import backend as find_backend
 from xpnet.arrays import Array
 from xpnet.backends import LIBRARIES, backend_of, library_of
-from xpnet.data import door
+from xpnet.data import door, scan
 from xpnet.interop.settings import Settings
 
 
@@ -85,5 +85,5 @@ class Admission(Settings, ABC):
         if X.shape[1] != self.n_features_in_:
             name, expected = type(self).__name__, self.n_features_in_
             raise ValueError(f"X has {X.shape[1]} features, but {name} is expecting {expected} features as input")
-        if xp.isdtype(X.dtype, "real floating") and not np.isfinite(backend.asnumpy(xp.sum(X * 0.0))):
+        if xp.isdtype(X.dtype, "real floating") and 0 not in X.shape and not scan.finite(*scan.extremes(X, backend)):
             raise ValueError("Input X contains NaN or infinity: clean the data")
