@@ -20,6 +20,7 @@ ORDER = [
     "checks",
     "arrays",
     "random",
+    "geometry",
     "parameters",
     "backends",
     "layers",

@@ -96,6 +96,12 @@ def each(function: Any, *vectors: V) -> V:
     return function(*vectors)  # type: ignore[no-any-return]
 
 
+def sum_rows(xp: Namespace, x: Array) -> Array:
+    """Return the sum over all axes but the last, (C,): as a product with ones, which BLAS adds up faster and closer."""
+    rows = xp.reshape(x, (-1, x.shape[-1]))
+    return (xp.ones((1, rows.shape[0]), dtype=x.dtype, device=device(x)) @ rows)[0, ...]
+
+
 def exp_shifted(xp: Namespace, x: Array) -> tuple[Array, Array, Array]:
     """Return x − max x, its exp and the sum of that, along the last axis (kept): softmax that cannot overflow.
 

@@ -21,6 +21,17 @@ def integer(who: str, name: str, value: Any, least: int = 1) -> int:
     return int(given)
 
 
+def pair(who: str, name: str, value: Any, least: int = 1) -> tuple[int, int]:
+    """Return two ints, one for the height and one for the width: the value twice, or two values."""
+    given = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(given, (tuple, list)) and len(given) == 2:
+        return integer(who, name, given[0], least), integer(who, name, given[1], least)
+    if isinstance(given, (tuple, list)):
+        raise ValueError(f"{who}: {name} must be one integer or two, got {shown(given)}")
+    number = integer(who, name, given, least)
+    return number, number
+
+
 def number(
     who: str,
     name: str,

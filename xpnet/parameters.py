@@ -18,28 +18,40 @@ from xpnet.errors import ShapeError
 
 Shape: TypeAlias = tuple[int, ...]
 Initializer: TypeAlias = Callable[[np.random.Generator, Shape], np.ndarray]
-"""`initializer(rng, shape) -> float64 host array`, for a weight of shape (fan_in, fan_out)."""
+"""`initializer(rng, shape) -> float64 host array`, for a weight of shape (fan_in, fan_out), or (K, L, I/G, O)."""
+
+
+def fans(shape: Shape) -> tuple[int, int]:
+    """Return how many inputs each output has, and how many outputs each input: a kernel's taps count as either."""
+    if len(shape) < 2:
+        return max(*shape, 1), max(*shape, 1)
+    return max(math.prod(shape[:-1]), 1), max(math.prod(shape[:-2]) * shape[-1], 1)
 
 
 def normal(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     """N(0, 1/√fan_in): outputs as large as inputs, the lesson's choice (LeCun et al., "Efficient BackProp", 1998)."""
-    return rng.normal(0.0, 1.0 / math.sqrt(max(shape[0], 1)), shape)
+    return rng.normal(0.0, 1.0 / math.sqrt(fans(shape)[0]), shape)
 
 
 def glorot(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     """U(−a, a) with a = √(6 / (fan_in + fan_out)), for tanh and sigmoid (Glorot & Bengio, AISTATS 2010, eq. 16)."""
-    bound = math.sqrt(6.0 / max(shape[0] + shape[-1], 1))
+    bound = math.sqrt(6.0 / sum(fans(shape)))
     return rng.uniform(-bound, bound, shape)
 
 
 def he(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     """N(0, √(2/fan_in)), for ReLU, which loses half the signal (He et al., ICCV 2015, eq. 10)."""
-    return rng.normal(0.0, math.sqrt(2.0 / max(shape[0], 1)), shape)
+    return rng.normal(0.0, math.sqrt(2.0 / fans(shape)[0]), shape)
 
 
 def zeros(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     """All zeros: for biases, and for a single layer, whose loss is convex."""
     return np.zeros(shape)
+
+
+def ones(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    """All ones: for factors, which change nothing at first."""
+    return np.ones(shape)
 
 
 INITIALIZERS: dict[str, Initializer] = {"normal": normal, "glorot": glorot, "he": he, "zeros": zeros}

@@ -3,20 +3,35 @@
 from xpnet.layers.activations import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from xpnet.layers.base import Context, Layer, Params, Pullback
 from xpnet.layers.compose import Residual, Sequential
-from xpnet.layers.dropout import Dropout
+from xpnet.layers.convolution import Conv1d, Conv2d, ConvTranspose2d
+from xpnet.layers.dropout import Dropout, Dropout2d
 from xpnet.layers.linear import Linear
-from xpnet.layers.shape import Flatten, Scale
+from xpnet.layers.normalization import BatchNorm, GroupNorm, LayerNorm, RMSNorm
+from xpnet.layers.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d, Upsample
+from xpnet.layers.shape import Channels, Flatten, Scale
 
 __all__ = [
     "GELU",
+    "AvgPool2d",
+    "BatchNorm",
+    "Channels",
     "Context",
+    "Conv1d",
+    "Conv2d",
+    "ConvTranspose2d",
     "Dropout",
+    "Dropout2d",
     "Flatten",
+    "GlobalAvgPool2d",
+    "GroupNorm",
     "Layer",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
+    "MaxPool2d",
     "Params",
     "Pullback",
+    "RMSNorm",
     "ReLU",
     "Residual",
     "Scale",
@@ -25,4 +40,5 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "Tanh",
+    "Upsample",
 ]

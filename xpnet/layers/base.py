@@ -1,7 +1,7 @@
 """What a layer is: a function that returns its value and its pullback; and the door through which θ comes in."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -45,6 +45,24 @@ class Context:
         """The device that new arrays belong on."""
         return self.backend.device
 
+    def buffer(self, name: str) -> Array:
+        """Return what this layer carries under a name; ValueError if it was not handed in."""
+        try:
+            return self.buffers[self._own(name)]
+        except KeyError:
+            place = f" at layer {self.path}" if self.path else ""
+            raise ValueError(
+                f'"{name}"{place} was not handed in: pass buffers=model.buffers, or net.init_buffers() before training'
+            ) from None
+
+    def carry(self, name: str, new: Array, share: float) -> None:
+        """Let what is carried move towards a new value: (1 − share) old + share new. Nothing, if it is not carried."""
+        if (path := self._own(name)) in self.buffers:
+            self.buffers[path] = (1.0 - share) * self.buffers[path] + share * new
+
+    def _own(self, name: str) -> str:
+        return f"{self.path}.{name}" if self.path else name
+
     def at(self, k: int) -> "Context":
         """Return the context of child k."""
         path = f"{self.path}.{k}" if self.path else str(k)
@@ -60,6 +78,10 @@ class Layer(ABC):
 
     def parameters(self) -> tuple[Parameter, ...]:
         """Return what the layer asks for, in the order in which it lies on θ."""
+        return ()
+
+    def buffers(self) -> tuple[Parameter, ...]:
+        """Return what the layer carries from step to step without training it, such as running statistics."""
         return ()
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -87,6 +109,11 @@ class Layer(ABC):
         """
         return find_backend(backend).adopt(draw(self.layout, seed, precision("init", dtype)))
 
+    def init_buffers(self, backend: str | Backend | None = None, dtype: str = "float32") -> dict[str, Array]:
+        """Return what the network carries as it is before the first step, by path: `{"1.running_mean": …}`."""
+        found, precise = find_backend(backend), precision("init_buffers", dtype)
+        return {p.name: found.adopt(draw(lay_out((p,)), 0, precise).reshape(p.shape)) for p in self.buffers()}
+
     def decayed(self, flat: bool = True) -> Parts:
         """Return the parts of θ to which weight decay applies, the matrices: for a flat θ, or for its windows."""
         return choose(self.layout, lambda window: window.decayed, flat)
@@ -112,9 +139,13 @@ class Layer(ABC):
 
         θ is one flat vector or the tuple of its windows, and dθ is of the same kind. Integer input is read as numbers
         of θ's precision. `training` turns dropout on, which needs a `key`: an integer, another one at each step.
-        ShapeError or TypeError if θ or x does not fit; ValueError where dropout finds no key.
+        `buffers` is what the network carries, by path (`init_buffers`, of a model `model.buffers`): training puts new
+        arrays into the dict, or if none is given forgets them; without training a BatchNorm cannot do without.
+        ShapeError or TypeError if θ or x does not fit; ValueError where dropout finds no key, or BatchNorm no buffers.
         """
         backend = backend or backend_of((*theta, x)[0] if isinstance(theta, tuple) else theta)
+        if buffers is not None and buffers.keys() != self._carried:
+            raise ValueError(f"buffers must hold {_listed(self._carried)}, got {_listed(buffers)}")
         with backend.working():
             x = self._admit(theta, x, backend)
             params = theta if isinstance(theta, tuple) else split(backend.xp, theta, self.layout)
@@ -153,6 +184,10 @@ class Layer(ABC):
         return backend.xp.astype(x, first.dtype)
 
     @cached_property
+    def _carried(self) -> frozenset[str]:
+        return frozenset(p.name for p in self.buffers())
+
+    @cached_property
     def _shapes_seen(self) -> set[Shape]:
         return set()
 
@@ -177,3 +212,7 @@ class Layer(ABC):
         width = [max(len(row[column]) for row in rows) for column in range(4)]
         lines = [f"{a:{width[0]}}  {b:{width[1]}}  {c:{width[2]}}  {d:>{width[3]}}".rstrip() for a, b, c, d in rows]
         return "\n".join(lines)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "nothing"

@@ -35,6 +35,10 @@ class Sequential(Layer):
         """Every child's, in order, each name with the child's number before it."""
         return tuple(p.named(k) for k, layer in enumerate(self.layers) for p in layer.parameters())
 
+    def buffers(self) -> tuple[Parameter, ...]:
+        """What every child carries, named likewise."""
+        return tuple(p.named(k) for k, layer in enumerate(self.layers) for p in layer.buffers())
+
     def walk(self, shape: Shape) -> Iterator[tuple[str, Layer, Shape]]:
         """Yield path, layer and output shape of every leaf."""
         for k, layer in enumerate(self.layers):

@@ -30,6 +30,23 @@ class Flatten(Layer):
 
 
 @dataclass(frozen=True)
+class Channels(Layer):
+    """y = x, one channel a pixel        x (N, H, W)   y (N, H, W, 1): grey images as convolutions read them"""
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """(N, H, W) -> (N, H, W, 1)."""
+        if len(shape) != 3:
+            remedy = ": drop Channels(), they have channels" if len(shape) == 4 else ""
+            raise ShapeError(f"expects grey images (N, H, W), got {shape}{remedy}", who=str(self))
+        return (*shape, 1)
+
+    def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Pullback]:
+        """Return the images with an axis of channels, and the pullback, which takes it away."""
+        xp = ctx.xp
+        return xp.expand_dims(x, axis=-1), lambda dy, need_dx=True, out=(): (xp.squeeze(dy, axis=-1), ())
+
+
+@dataclass(frozen=True)
 class Scale(Layer):
     """y = factor · x + shift        dx = factor · dy
 

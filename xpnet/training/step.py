@@ -110,7 +110,8 @@ class Step:
     def start(self, theta: Array, epoch: int = 0) -> State:
         """Return the state before the first step of an optimizer, at this θ, which becomes the state's own."""
         vector = self.carried(theta)
-        return State(vector, self.optimizer.init(vector).slots, {}, self.backend.asarray(True), 0, epoch)
+        buffers = self.net.init_buffers(self.backend, self.dtype)
+        return State(vector, self.optimizer.init(vector).slots, buffers, self.backend.asarray(True), 0, epoch)
 
     # Steps
 
