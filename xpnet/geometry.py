@@ -22,8 +22,8 @@ class Grid(NamedTuple):
     @property
     def reach(self) -> Pair:
         """Rows and columns that a kernel spans."""
-        (k, l), (d, e) = self.kernel, self.dilation
-        return d * (k - 1) + 1, e * (l - 1) + 1
+        (kh, kw), (d, e) = self.kernel, self.dilation
+        return d * (kh - 1) + 1, e * (kw - 1) + 1
 
     def padded(self, size: Pair) -> Pair:
         """Return height and width with the padding."""
@@ -31,8 +31,8 @@ class Grid(NamedTuple):
 
     def output(self, size: Pair) -> Pair:
         """Return height and width of what comes out of images of this height and width."""
-        (h, w), (k, l), (s, t) = self.padded(size), self.reach, self.stride
-        return (h - k) // s + 1, (w - l) // t + 1
+        (h, w), (rows, columns), (s, t) = self.padded(size), self.reach, self.stride
+        return (h - rows) // s + 1, (w - columns) // t + 1
 
     def slices(self, size: Pair) -> list[tuple[slice, slice]]:
         """Return for each tap, row by row, which rows and columns of the padded images it reads."""

@@ -154,7 +154,7 @@ class ConvTranspose2d(Layer):
 
     x (N, H, W, I)   W (K, L, O/G, I)   b (O,)   y (N, H′, W′, O),  H′ = (H − 1) s − 2p + d (K − 1) + r + 1
 
-    dx = convolution of dy with W,  dW = patches(dy)ᵀ x,  db = Σ dy     (Zeiler et al., "Deconvolutional networks", 2010)
+    dx = convolution of dy with W,  dW = patches(dy)ᵀ x,  db = Σ dy     (Zeiler et al., CVPR 2010)
 
     The adjoint of `Conv2d(O, I, …)` with the same settings: what there goes back, goes forward here, and makes larger
     images of smaller ones. `output_padding` r < s chooses among the sizes that the convolution would make H of. Names,
@@ -199,7 +199,7 @@ class ConvTranspose2d(Layer):
     def output_shape(self, shape: Shape) -> Shape:
         """(N, H, W, I) -> (N, H′, W′, O)."""
         check_images(self, shape, self.nin)
-        size = self._size(shape[1:3])
+        size = self._size((shape[1], shape[2]))
         if min(size) < 1:
             raise ShapeError(f"expects images of which padding {self.padding} leaves a pixel, got {shape}", str(self))
         return (shape[0], *size, self.nout)

@@ -6,6 +6,7 @@ where it was taken. A convolution is Linear on the slices side by side.
 
 from collections.abc import Iterable, Sequence
 from functools import reduce
+from math import prod
 from operator import add
 
 from xpnet.arrays import Array, Namespace, device
@@ -44,10 +45,10 @@ def spread(xp: Namespace, parts: Sequence[Array], size: Pair, grid: Grid) -> Arr
     if grid.tiles and (height % grid.kernel[0], width % grid.kernel[1]) == (0, 0):
         total = _tile(xp, parts, grid)
     else:
-        (k, l), (s, t), (d, e) = grid.kernel, grid.stride, grid.dilation
+        (kh, kw), (s, t), (d, e) = grid.kernel, grid.stride, grid.dilation
         rows = []
-        for i in range(k):
-            row = _sum(_place(xp, parts[i * l + j], 2, t, j * e, width) for j in range(l))
+        for i in range(kh):
+            row = _sum(_place(xp, parts[i * kw + j], 2, t, j * e, width) for j in range(kw))
             rows.append(_place(xp, row, 1, s, i * d, height))
         total = _sum(rows)
     (p, q), (h, w) = grid.before, size
@@ -60,9 +61,9 @@ def _sum(arrays: Iterable[Array]) -> Array:
 
 def _tile(xp: Namespace, parts: Sequence[Array], grid: Grid) -> Array:
     """Return parts whose taps never read the same number, side by side."""
-    (k, l), (n, ho, wo, c) = grid.kernel, parts[0].shape
-    rows = [xp.reshape(xp.stack(parts[i * l : i * l + l], axis=3), (n, ho, wo * l, c)) for i in range(k)]
-    return xp.reshape(xp.stack(rows, axis=2), (n, ho * k, wo * l, c))
+    (kh, kw), (n, ho, wo, c) = grid.kernel, parts[0].shape
+    rows = [xp.reshape(xp.stack(parts[i * kw : i * kw + kw], axis=3), (n, ho, wo * kw, c)) for i in range(kh)]
+    return xp.reshape(xp.stack(rows, axis=2), (n, ho * kh, wo * kw, c))
 
 
 def _place(xp: Namespace, part: Array, axis: int, stride: int, start: int, length: int) -> Array:
@@ -107,12 +108,12 @@ def convolve(xp: Namespace, x: Array, weight: Array, grid: Grid) -> Array:
 
 def convolve_input(xp: Namespace, dy: Array, weight: Array, size: Pair, grid: Grid) -> Array:
     """dx = spread(dy Wᵀ)        dy (N, Ho, Wo, O)   W (K, L, I/G, O)   dx (N, H, W, I), `size` being (H, W)"""
-    (k, l), groups, own = grid.kernel, grid.groups, weight.shape[2]
+    count, groups, own = prod(grid.kernel), grid.groups, weight.shape[2]
     rows = _grouped(xp, dy, groups) @ xp.matrix_transpose(_grouped(xp, weight, groups))
     if groups > 1:
-        rows = xp.permute_dims(xp.reshape(rows, (groups, -1, k * l, own)), (1, 2, 0, 3))
-    taps = xp.reshape(rows, (*dy.shape[:3], k * l, groups * own))
-    return spread(xp, [taps[:, :, :, tap, :] for tap in range(k * l)], size, grid)
+        rows = xp.permute_dims(xp.reshape(rows, (groups, -1, count, own)), (1, 2, 0, 3))
+    taps = xp.reshape(rows, (*dy.shape[:3], count, groups * own))
+    return spread(xp, [taps[:, :, :, tap, :] for tap in range(count)], size, grid)
 
 
 def convolve_weight(xp: Namespace, x: Array, dy: Array, grid: Grid) -> Array:
