@@ -71,6 +71,21 @@ def cast(xp: Namespace, array: Array, dtype: Any) -> Array:
     return array if array.dtype == dtype else xp.astype(array, dtype)
 
 
+def inputs(x: Any) -> tuple[Any, ...]:
+    """Return the inputs of a network: the parts of a tuple, or the one."""
+    return x if isinstance(x, tuple) else (x,)
+
+
+def shape_of(x: Any) -> Any:
+    """Return the shape of an array, or the shapes of a tuple of them."""
+    return tuple(map(shape_of, x)) if isinstance(x, tuple) else tuple(x.shape)
+
+
+def with_batch(x: Any, n: int | None) -> Any:
+    """Return the shape of such an array, or of each of a tuple of them, for n samples."""
+    return tuple(with_batch(part, n) for part in x) if isinstance(x, tuple) else (n, *x.shape[1:])
+
+
 def describe(array: Array) -> str:
     """Say in a few words what an argument is: `a torch array on cpu`, `a list`."""
     root = type(array).__module__.partition(".")[0]

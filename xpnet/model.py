@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.arrays import Array
+from xpnet.arrays import Array, inputs
 from xpnet.backends import Backend
 from xpnet.backends import backend as find_backend
 from xpnet.backends.base import at_work
@@ -84,7 +84,8 @@ class Model(Assembly):
         checkpoint: str | PathLike[str] | None = None,
         every: int | None = None,
     ) -> History:
-        """Train for some epochs on x (N, …) and y (N, …), and return their History.
+        """Train for some epochs on x (N, …) and y (N, …), and return their History. Where the network begins with
+        `Parallel`, x may be a tuple of inputs.
 
         Each epoch visits the samples in a new random order, in minibatches, the last short one included. Arrays of the
         model's own library and device stay where they are; NumPy arrays and lists are copied there once. `validation`
@@ -178,8 +179,8 @@ class Model(Assembly):
     def predict(self, x: Any, batch_size: int = 4096) -> Array:
         """Return the network's output for x (N, …), computed in batches: NumPy for host data, else on the device."""
         _, batch_size = door.check_settings(1, batch_size)
-        home = not self.backend.owns(x)
-        placed = door.place("x", x, self.backend, self.dtype)
+        placed = door.place_inputs(x, self.net, self.backend, self.dtype)
+        home = not all(map(self.backend.owns, inputs(x)))
         with self.holder as holder:
             return evaluation.predict(self.step, holder.state, placed, batch_size, home)
 

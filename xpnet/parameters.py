@@ -75,6 +75,8 @@ class Parameter:
     init: Initializer = zeros
     axes: tuple[int, ...] = ()
     """The order of its axes in PyTorch, where that is another: (1, 0) for a weight (I, O) that is (O, I) there."""
+    shared: str = ""
+    """What it is called wherever it occurs again, if it does: one window serves them all."""
 
     def __post_init__(self) -> None:
         who = f'Parameter "{self.name}"'
@@ -111,13 +113,46 @@ class Window:
 
 
 def lay_out(parameters: Sequence[Parameter]) -> tuple[Window, ...]:
-    """Lay parameters end to end on θ, in order."""
-    windows, start = [], 0
+    """Lay parameters end to end on θ, in order; one that is shared lies where it came first."""
+    windows, start, known = [], 0, dict[str, Parameter]()
     for parameter in parameters:
+        if parameter.shared and (first := known.setdefault(parameter.shared, parameter)) is not parameter:
+            if first.shape != parameter.shape:
+                shapes = f"{first.shape} and {parameter.shape}"
+                raise ShapeError(f'"{parameter.shared}" is shared by two layers that differ, its shapes are {shapes}')
+            continue
         stop = start + math.prod(parameter.shape)
         windows.append(Window(parameter, start, stop))
         start = stop
     return tuple(windows)
+
+
+class Ties(NamedTuple):
+    """Which window each parameter of a network is, where one window is several of them."""
+
+    places: tuple[int, ...]
+
+    def given(self, windows: Sequence[Array]) -> tuple[Array, ...]:
+        """Return the parameters that these windows are."""
+        return tuple(windows[place] for place in self.places)
+
+    def wishes(self, outs: Sequence[Array | None]) -> tuple[Array | None, ...]:
+        """Return where each parameter's gradient may be written: nowhere, if it is to be added to others."""
+        return tuple(outs[place] if self.places.count(place) == 1 else None for place in self.places)
+
+    def added(self, gradients: Sequence[Array]) -> tuple[Array, ...]:
+        """Return the gradient of each window: the sum of those of the parameters that it is."""
+        sums: dict[int, Array] = {}
+        for place, gradient in zip(self.places, gradients, strict=True):
+            sums[place] = sums[place] + gradient if place in sums else gradient
+        return tuple(sums.values())
+
+
+def tie(parameters: Sequence[Parameter]) -> Ties | None:
+    """Return which window each parameter is; None where each has its own."""
+    order: dict[Any, int] = {}
+    places = tuple(order.setdefault(p.shared or k, len(order)) for k, p in enumerate(parameters))
+    return Ties(places) if len(order) < len(places) else None
 
 
 def draw(windows: Sequence[Window], seed: int, dtype: str = "float64") -> np.ndarray:

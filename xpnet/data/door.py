@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 
 from xpnet import losses
-from xpnet.arrays import Array, is_floating
+from xpnet.arrays import Array, is_floating, shape_of
 from xpnet.backends import Backend
 from xpnet.backends import backend as find_backend
 from xpnet.data import scan, types
 from xpnet.data.targets import TARGETS, check_distinct, check_labels, check_of
 from xpnet.errors import DataError, ShapeError
 from xpnet.layers import Layer, Scale
+from xpnet.parameters import Shape
 
-__all__ = ["TARGETS", "admit", "check_inputs", "check_settings", "place", "read"]
+__all__ = ["TARGETS", "admit", "check_inputs", "check_settings", "place", "place_inputs", "read"]
 
 PIXELS, LARGE = 64, 1000.0
 """Numbers a sample from which whole numbers in 0..255 are taken for an image; magnitude from which inputs are large."""
@@ -40,33 +41,59 @@ def place(name: str, data: Any, backend: Backend, dtype: str) -> Array:
     return _put(read(name, data, backend, dtype), backend)
 
 
+def place_inputs(data: Any, net: Layer, backend: Backend, dtype: str) -> Any:
+    """Return what a network is to read as an array of the backend, or a tuple of them; see `place`."""
+    parts = tuple(place(name, part, backend, dtype) for name, part in _named(data, net))
+    return parts if _several(data, net) else parts[0]
+
+
+def _several(data: Any, net: Layer) -> bool:
+    """Whether data are several inputs: a tuple, for a network that takes such."""
+    return isinstance(data, tuple) and net.takes_several
+
+
+def _named(data: Any, net: Layer) -> list[tuple[str, Any]]:
+    """Return each input with its name in messages."""
+    return [(f"x[{k}]", part) for k, part in enumerate(data)] if _several(data, net) else [("x", data)]
+
+
 def _put(data: Array, backend: Backend) -> Array:
     """Put host data on the device; what lies there already stays."""
     return backend.asarray(data) if isinstance(data, np.ndarray) else data
 
 
-def admit(x: Any, y: Any, net: Layer, loss: losses.Loss, backend: Backend, dtype: str) -> tuple[Array, Array]:
+def admit(x: Any, y: Any, net: Layer, loss: losses.Loss, backend: Backend, dtype: str) -> tuple[Any, Array]:
     """Return inputs and targets, checked where they lie and placed; an error says what is wrong, where, what to do.
 
-    DataError, ShapeError or TypeError. DataWarning if the inputs hold NaN or infinity, raw bytes or large numbers that
+    A network that begins with Parallel may be given a tuple of inputs. DataError, ShapeError or TypeError. DataWarning if the inputs hold NaN or infinity, raw bytes or large numbers that
     no Scale brings down; or if numbers of x or y that differ become one number of `dtype`, as time stamps do.
     """
     with np.errstate(all="ignore"):
-        came_x, came_y = types.collect("x", x, backend), types.collect("y", y, backend)
-        if came_x.shape[0] != came_y.shape[0]:
-            raise ShapeError(f"x has {came_x.shape[0]} samples, y has {came_y.shape[0]}: they must be as many")
-        output, check = net.output_shape(tuple(came_x.shape)), check_of(loss)
-        x = types.settle("x", came_x, backend, dtype)
-        check_distinct("x", came_x, _home(came_x, backend), dtype)
-        check_inputs(x, net, _home(x, backend))
+        came_x = {name: types.collect(name, part, backend) for name, part in _named(x, net)}
+        came_y = types.collect("y", y, backend)
+        for name, part in came_x.items():
+            if part.shape[0] != came_y.shape[0]:
+                raise ShapeError(f"{name} has {part.shape[0]} samples, y has {came_y.shape[0]}: they must be as many")
+        shape = shape_of(tuple(came_x.values()) if _several(x, net) else came_x["x"])
+        output, check = net.output_shape(shape), check_of(loss)
+        parts = tuple(_input(name, part, net, shape, backend, dtype) for name, part in came_x.items())
+        x = parts if _several(x, net) else parts[0]
         if check is check_labels:
-            return _put(x, backend), _put(check(came_y, output, _home(came_y, backend)), backend)
+            return x, _put(check(came_y, output, _home(came_y, backend)), backend)
         y = types.settle("y", came_y, backend, dtype)
         if check is not None or is_floating(_home(y, backend).xp, y):  # integers of a loss of one's own stay integers
             check_distinct("y", came_y, _home(came_y, backend), dtype)
         if check is not None:
             y = check(y, output, _home(y, backend))
-        return _put(x, backend), _put(y, backend)
+        return x, _put(y, backend)
+
+
+def _input(name: str, came: Array, net: Layer, shape: Shape, backend: Backend, dtype: str) -> Array:
+    """Return one input checked and on the device."""
+    x = types.settle(name, came, backend, dtype)
+    check_distinct(name, came, _home(came, backend), dtype)
+    check_inputs(name, x, net, shape, _home(x, backend))
+    return _put(x, backend)
 
 
 def _home(data: Array, backend: Backend) -> Backend:
@@ -74,18 +101,18 @@ def _home(data: Array, backend: Backend) -> Backend:
     return find_backend("numpy") if isinstance(data, np.ndarray) else backend
 
 
-def check_inputs(x: Array, net: Layer, backend: Backend) -> None:
-    """Warn of inputs that hold NaN or infinity, naming the first, or that are raw bytes or large and are not scaled.
+def check_inputs(name: str, x: Array, net: Layer, shape: Shape, backend: Backend) -> None:
+    """Warn of an input, called by name, that holds NaN or infinity, or raw bytes or large numbers and is not scaled.
 
-    Bytes are whole numbers in 0..255, one above 100, at least 64 a sample: a table of small integers has fewer. Large
+    `shape` is that of all inputs. Bytes are whole numbers in 0..255, one above 100, at least 64 a sample: a table of small integers has fewer. Large
     is a magnitude above 1,000. A Scale before the first layer with parameters answers both.
     """
     low, high = scan.extremes(x, backend)
     if not scan.finite(low, high):
         place = scan.first(x, lambda xp, x: ~xp.isfinite(x), backend)
         assert place is not None
-        scan.warn(f"x holds {scan.value(x, place, backend)} at {scan.where(place)}: clean the data")
-    elif _scaled(net, tuple(x.shape)):
+        scan.warn(f"{name} holds {scan.value(x, place, backend)} at {scan.where(place)}: clean the data")
+    elif _scaled(net, shape):
         return
     elif low >= 0 and 100 < high <= 255 and prod(x.shape[1:]) >= PIXELS and _whole(x, backend):
         scan.warn("input holds raw bytes 0..255: add Scale(1/255) as the first layer")
@@ -94,7 +121,7 @@ def check_inputs(x: Array, net: Layer, backend: Backend) -> None:
         place = scan.first(x, lambda xp, x: x == extreme, backend)
         assert place is not None
         remedy = "standardise it, (x - x.mean(0)) / x.std(0), or put Scale(1/std, -mean/std) first"
-        scan.warn(f"{scan.column('x', place[1:])} reaches {extreme:g}, too large to train well: {remedy}")
+        scan.warn(f"{scan.column(name, place[1:])} reaches {extreme:g}, too large to train well: {remedy}")
 
 
 def _scaled(net: Layer, shape: tuple[int, ...]) -> bool:

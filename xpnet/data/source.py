@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from xpnet import random
-from xpnet.arrays import Array, describe, is_floating
+from xpnet.arrays import Array, describe, each, inputs, is_floating
 from xpnet.backends import Backend
 from xpnet.errors import DataError
 
@@ -22,15 +22,15 @@ HASHED = 1 << 22
 
 @dataclass(frozen=True, eq=False)
 class Arrays:
-    """Inputs x (N, …) and targets y (N, …) on a device, and which of their rows are meant: None for all."""
+    """Inputs x (N, …), or a tuple of them, and targets y (N, …) on a device, and which rows are meant: None for all."""
 
-    x: Array
+    x: Any
     y: Array
     backend: Backend
     rows: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return int(self.x.shape[0]) if self.rows is None else len(self.rows)
+        return int(self.y.shape[0]) if self.rows is None else len(self.rows)
 
     @cached_property
     def targets(self) -> Array:
@@ -42,16 +42,19 @@ class Arrays:
         order = random.permutation(seed, epoch, len(self))
         return order if self.rows is None else self.rows[order]
 
-    def chunks(self, size: int) -> Iterator[tuple[Array, Array]]:
+    def chunks(self, size: int) -> Iterator[tuple[Any, Array]]:
         """Yield inputs and targets in their order, `size` samples at a time."""
-        take = self.backend.xp.take
         for start in range(0, len(self), size):
             stop = min(start + size, len(self))
-            if self.rows is None:
-                yield self.x[start:stop, ...], self.y[start:stop, ...]
-            else:
-                index = self.backend.asarray(self.rows[start:stop])
-                yield take(self.x, index, axis=0), take(self.y, index, axis=0)
+            yield self._some(slice(start, stop) if self.rows is None else self.backend.asarray(self.rows[start:stop]))
+
+    def _some(self, rows: slice | Array) -> tuple[Any, Array]:
+        """Return some rows, a slice or their numbers, of inputs and targets."""
+
+        def of(array: Array) -> Array:
+            return array[rows, ...] if isinstance(rows, slice) else self.backend.xp.take(array, rows, axis=0)
+
+        return each(of, self.x), of(self.y)
 
     def hold_out(self, count: float | int, seed: int) -> tuple["Arrays", "Arrays"]:
         """Return samples for training and for validation: `count` of them, or that share, drawn at random by the seed.
@@ -76,7 +79,7 @@ class Arrays:
     def digest(self) -> str:
         """Return the SHA-256 of the numbers and their shapes, the same on every backend that holds the same numbers."""
         sha = hashlib.sha256()
-        for array in (self.x, self.y):
+        for array in (*inputs(self.x), self.y):
             floating = is_floating(self.backend.xp, array)
             kind = str(array.dtype).rpartition(".")[2] if floating else "int64"
             sha.update(f"{kind} {tuple(array.shape)}".encode())

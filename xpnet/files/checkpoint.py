@@ -118,11 +118,11 @@ def _state(about: dict[str, Any], arrays: Mapping[str, np.ndarray], step: Step) 
         return step.backend.adopt(_joined(arrays, prefix, step))
 
     slots = tuple(step.carried(vector(f"optimizer.{k}/")) for k in range(step.optimizer.moments))
-    buffers = {
-        name.removeprefix("buffer/"): step.backend.adopt(array)
-        for name, array in arrays.items()
-        if name.startswith("buffer/")
-    }
+    held = {name.removeprefix("buffer/"): array for name, array in arrays.items() if name.startswith("buffer/")}
+    carried, shapes = parts.carried(step.net), {name: array.shape for name, array in held.items()}
+    if shapes != carried:
+        raise ValueError(f"its buffers {shapes} are not the network's {carried}")
+    buffers = {name: step.backend.adopt(held[name].astype(step.dtype, copy=False)) for name in carried}
     state = State(step.carried(vector("")), slots, buffers, step.backend.asarray(True), count, epoch)
     if about["run"] is None:
         return state, None

@@ -97,7 +97,8 @@ def _described(value: Any, where: str, custom: dict[str, Any]) -> Any:
 def _dataclass(value: Any, custom: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that the class's __init__ takes; CheckpointError if it does not make the same of them."""
     kind = type(value)
-    names = ["layers"] if _takes_layers(kind) else [field.name for field in fields(value) if field.init]
+    names = [field.name for field in fields(value) if field.init and (field.kw_only or not _takes_layers(kind))]
+    names = ["layers", *names] if _takes_layers(kind) else names
     data = {"is": _named(kind, custom)}
     data |= {name: _described(getattr(value, name), f"{kind.__name__}.{name}", custom) for name in names}
     if data["is"] in custom:
@@ -230,4 +231,5 @@ def _built(data: Any, known: Mapping[str, Any]) -> Any:
     made = known[name]
     if not isinstance(made, type):
         return made
-    return made(*settings["layers"]) if _takes_layers(made) else made(**settings)
+    layers = settings.pop("layers") if _takes_layers(made) else ()
+    return made(*layers, **settings)

@@ -5,6 +5,7 @@ from xpnet.layers.base import Context, Layer, Params, Pullback
 from xpnet.layers.compose import Residual, Sequential
 from xpnet.layers.convolution import Conv1d, Conv2d, ConvTranspose2d
 from xpnet.layers.dropout import Dropout, Dropout2d
+from xpnet.layers.graphs import Parallel, Shared
 from xpnet.layers.linear import Linear
 from xpnet.layers.normalization import BatchNorm, GroupNorm, LayerNorm, RMSNorm
 from xpnet.layers.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d, Upsample
@@ -29,6 +30,7 @@ __all__ = [
     "LeakyReLU",
     "Linear",
     "MaxPool2d",
+    "Parallel",
     "Params",
     "Pullback",
     "RMSNorm",
@@ -36,6 +38,7 @@ __all__ = [
     "Residual",
     "Scale",
     "Sequential",
+    "Shared",
     "SiLU",
     "Sigmoid",
     "Softmax",

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
 
-from xpnet.arrays import Array, Namespace, Vector, describe, is_floating
+from xpnet.arrays import Array, Namespace, Vector, describe, each, inputs, is_floating, shape_of
 from xpnet.backends import Backend, backend_of
 from xpnet.backends import backend as find_backend
 from xpnet.checks import precision
 from xpnet.errors import ShapeError
-from xpnet.parameters import Parameter, Parts, Shape, Window, choose, draw, lay_out, split
+from xpnet.parameters import Parameter, Parts, Shape, Ties, Window, choose, draw, lay_out, split, tie
 
 Params: TypeAlias = tuple[Array, ...]
 Pullback: TypeAlias = Callable[..., tuple[Array | None, Params]]
@@ -97,6 +97,16 @@ class Layer(ABC):
         """Where each parameter lies on θ."""
         return lay_out(self.parameters())
 
+    @cached_property
+    def ties(self) -> Ties | None:
+        """Which window each parameter is; None where each has its own."""
+        return tie(self.parameters())
+
+    @property
+    def takes_several(self) -> bool:
+        """Whether x may be a tuple of inputs: `Parallel` gives each of its layers one."""
+        return False
+
     @property
     def size(self) -> int:
         """The length of θ."""
@@ -137,10 +147,12 @@ class Layer(ABC):
     ) -> tuple[Array, Callable[[Array], Vector]]:
         """Return f(θ, x) and the pullback, `backward(dy) -> dθ`, which can be called once.
 
-        θ is one flat vector or the tuple of its windows, and dθ is of the same kind. Integer input is read as numbers
-        of θ's precision. `training` turns dropout on, which needs a `key`: an integer, another one at each step.
-        `buffers` is what the network carries, by path (`init_buffers`, of a model `model.buffers`): training puts new
-        arrays into the dict, or if none is given forgets them; without training a BatchNorm cannot do without.
+        θ is one flat vector or the tuple of its windows, and dθ is of the same kind. x is an array (N, …), or a tuple
+        of them for a network that begins with `Parallel`; integers are read as numbers of θ's precision. `training`
+        turns dropout on, which needs a `key`: an integer, another one at each step. `buffers` is what the network
+        carries, by path (`init_buffers`; of a model `model.buffers`): training puts new arrays into the dict, or
+        forgets them if there is none; without training BatchNorm cannot do without.
+
         ShapeError or TypeError if θ or x does not fit; ValueError where dropout finds no key, or BatchNorm no buffers.
         """
         backend = backend or backend_of((*theta, x)[0] if isinstance(theta, tuple) else theta)
@@ -149,6 +161,7 @@ class Layer(ABC):
         with backend.working():
             x = self._admit(theta, x, backend)
             params = theta if isinstance(theta, tuple) else split(backend.xp, theta, self.layout)
+            params = self.ties.given(params) if self.ties else params
             y, pullback = self.forward(
                 params, x, Context(backend, training, key, {} if buffers is None else buffers, watch)
             )
@@ -159,29 +172,36 @@ class Layer(ABC):
                 raise RuntimeError("this pullback was used already: call the network again for a new one")
             with backend.working():
                 if isinstance(theta, tuple):
-                    return tape.pop()(dy, False, (None,) * len(theta))[1]
+                    return self._pulled(tape.pop(), dy, (None,) * len(theta))
                 outs, finish = backend.join(theta, self.layout)
-                return finish(tape.pop()(dy, False, outs)[1])
+                return finish(self._pulled(tape.pop(), dy, outs))
 
         return y, backward
 
-    def _admit(self, theta: Vector, x: Array, backend: Backend) -> Array:
+    def _pulled(self, pullback: Pullback, dy: Array, outs: Params) -> Params:
+        """Return the gradient of each window, in `outs` where that could be."""
+        if self.ties is None:
+            return pullback(dy, False, outs)[1]
+        return self.ties.added(pullback(dy, False, self.ties.wishes(outs))[1])
+
+    def _admit(self, theta: Vector, x: Any, backend: Backend) -> Any:
         """Return x as the network reads it, or raise: one library and device, one precision, shapes that fit."""
         first = theta[0] if isinstance(theta, tuple) and theta else theta
-        if not backend.owns(x):
-            raise TypeError(f"theta is {describe(first)}, but x is {describe(x)}: pass backend.asarray(x)")
-        if x.shape not in self._shapes_seen:
-            self.output_shape(tuple(x.shape))
-            self._shapes_seen.add(x.shape)
+        shape = tuple(part.shape for part in x) if isinstance(x, tuple) else x.shape
+        for part in inputs(x):
+            if not backend.owns(part):
+                raise TypeError(f"theta is {describe(first)}, but x is {describe(part)}: pass backend.asarray(x)")
+        if shape not in self._shapes_seen:
+            check_inputs(self, x)
+            self.output_shape(shape_of(x))
+            self._shapes_seen.add(shape)
         if not isinstance(theta, tuple) and theta.shape != (self.size,):
             raise ShapeError(f"theta must be a vector of {self.size} numbers, got shape {tuple(theta.shape)}")
         if isinstance(theta, tuple) and len(theta) != len(self.layout):
             raise ShapeError(f"theta must have {len(self.layout)} windows, got {len(theta)}")
-        if not self.layout or x.dtype == first.dtype:
+        if not self.layout:
             return x
-        if is_floating(backend.xp, x):
-            raise TypeError(f"theta is {first.dtype}, but x is {x.dtype}: make them the same precision")
-        return backend.xp.astype(x, first.dtype)
+        return each(lambda part: _as_theta(backend, part, first), x)
 
     @cached_property
     def _carried(self) -> frozenset[str]:
@@ -212,6 +232,21 @@ class Layer(ABC):
         width = [max(len(row[column]) for row in rows) for column in range(4)]
         lines = [f"{a:{width[0]}}  {b:{width[1]}}  {c:{width[2]}}  {d:>{width[3]}}".rstrip() for a, b, c, d in rows]
         return "\n".join(lines)
+
+
+def check_inputs(net: Layer, x: Any) -> None:
+    """Raise ShapeError for a tuple of inputs to a network that reads one."""
+    if isinstance(x, tuple) and not net.takes_several:
+        raise ShapeError(f"the network reads one array, got {len(x)}: begin with Parallel(…), a layer for each")
+
+
+def _as_theta(backend: Backend, x: Array, theta: Array) -> Array:
+    """Return x in the precision of θ: integers read as numbers; TypeError for another precision."""
+    if x.dtype == theta.dtype:
+        return x
+    if is_floating(backend.xp, x):
+        raise TypeError(f"theta is {theta.dtype}, but x is {x.dtype}: make them the same precision")
+    return backend.xp.astype(x, theta.dtype)
 
 
 def _listed(names: Iterable[str]) -> str:

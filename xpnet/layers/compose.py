@@ -31,6 +31,11 @@ class Sequential(Layer):
     def __str__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(str, self.layers))})"
 
+    @property
+    def takes_several(self) -> bool:
+        """Whether the first layer does."""
+        return bool(self.layers) and self.layers[0].takes_several
+
     def parameters(self) -> tuple[Parameter, ...]:
         """Every child's, in order, each name with the child's number before it."""
         return tuple(p.named(k) for k, layer in enumerate(self.layers) for p in layer.parameters())
@@ -103,6 +108,11 @@ class Sequential(Layer):
 @dataclass(frozen=True, init=False)
 class Residual(Sequential):
     """y = x + f(x), f the layers in order        dx = dy + f′(dy)        (He et al., CVPR 2016)"""
+
+    @property
+    def takes_several(self) -> bool:
+        """No: x is added to f(x)."""
+        return False
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return the same shape; ShapeError if the layers change it."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from xpnet.arrays import Array, Namespace
+from xpnet.arrays import Array, Namespace, shape_of
 from xpnet.data import door
 from xpnet.errors import DataError
 from xpnet.layers import Layer, ReLU, Sigmoid, Tanh
@@ -59,7 +59,7 @@ class Microscope(Callback):
     def on_train_begin(self, model: "Model") -> None:
         """Look at the model as it is; records of an earlier call of fit on the same model are continued."""
         self._probe = door.admit(self.x, self.y, model.net, model.loss, model.backend, model.dtype)
-        walk = model.net.walk(tuple(self._probe[0].shape))
+        walk = model.net.walk(shape_of(self._probe[0]))
         self._layers: dict[str, Layer] = {path: layer for path, layer, _ in walk}
         if self._model() is not model:
             self._model, self.epochs, self.records = ref(model), [], {name: {} for name in QUANTITIES}

@@ -58,7 +58,7 @@ class Entry(NamedTuple):
 
 def gradcheck(
     layer: Layer,
-    input_shape: Sequence[int],
+    input_shape: Sequence[Any],
     *,
     backend: str | Backend | None = None,
     seed: int = 0,
@@ -69,10 +69,11 @@ def gradcheck(
 ) -> float:
     """Compare a layer's or network's backward pass with central differences; return the worst error.
 
-    `input_shape` has the batch axis. x and θ are drawn from `seed`: x from N(0, 1), θ a little off its first values, so
-    that no bias is zero. `buffers` are the running statistics by path, the same at every call. The whole Jacobian for x
-    and every parameter where it is small, random directions where it is large. The error is in units of the largest
-    entry or output. AssertionError names the layer, the parameter, the worst entry and both its values.
+    `input_shape` has the batch axis; several inputs have a tuple of shapes. x and θ are drawn from `seed`: x from
+    N(0, 1), θ a little off its first values, so that no bias is zero. `buffers` are the running statistics by path, the
+    same at every call, and drawn too if they are left out. The whole Jacobian for x and every parameter where it is
+    small, random directions where it is large. The error is in units of the largest entry or output. AssertionError
+    names the layer, the parameter, the worst entry and both its values.
     """
     chosen = find_backend(backend)
     trial = draw_trial(layer, input_shape, chosen, "float64", seed=seed, training=training, key=key, buffers=buffers)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from xpnet.arrays import Array
+from xpnet.arrays import Array, inputs
 from xpnet.backends import Backend
 from xpnet.layers import Context, Layer
 from xpnet.layers.base import Params
@@ -18,7 +18,10 @@ Pull: TypeAlias = Callable[..., tuple[Array, ...]]
 
 
 class Trial(NamedTuple):
-    """A layer, where and how it runs, and arrays: θ flat and in windows, x, a dy of the output's shape, buffers."""
+    """A layer, where and how it runs, and arrays: θ flat and in windows, x, a dy of the output's shape, buffers.
+
+    x is an array, or a tuple of several inputs; a layer of `Shared` ones is given each window as often as it needs it.
+    """
 
     layer: Layer
     backend: Backend
@@ -26,37 +29,45 @@ class Trial(NamedTuple):
     key: int
     theta: Array
     params: Params
-    x: Array
+    x: Any
     dy: Array
     buffers: dict[str, Array]
 
-    def forward(self, x: Array, *params: Array, buffers: dict[str, Array] | None = None) -> tuple[Array, Pull]:
-        """Return the value and the pullback; the buffers that forward rebinds are its own unless they are given."""
+    def forward(self, *arrays: Array, buffers: dict[str, Array] | None = None) -> tuple[Array, Pull]:
+        """Return the value for inputs and windows, and the pullback; buffers that are not given are its own."""
+        count, ties = len(inputs(self.x)), self.layer.ties
+        x = arrays[:count] if isinstance(self.x, tuple) else arrays[0]
+        windows = arrays[count:]
+        params = ties.given(windows) if ties else windows
         buffers = dict(self.buffers) if buffers is None else buffers
         y, pullback = self.layer.forward(params, x, Context(self.backend, self.training, self.key, buffers))
 
         def pull(dy: Array, need_dx: bool = True, out: Sequence[Any] | None = None) -> tuple[Array, ...]:
-            dx, gradients = pullback(dy, need_dx, (None,) * len(params) if out is None else out)
-            return dx, *gradients
+            outs = (None,) * len(windows) if out is None else tuple(out)
+            dx, gradients = pullback(dy, need_dx, ties.wishes(outs) if ties else outs)
+            dxs = (None,) * count if dx is None else inputs(dx)
+            return *dxs, *(ties.added(gradients) if ties else gradients)
 
         return y, pull
 
     def output(self) -> Array:
         """Return the value."""
-        return self.forward(self.x, *self.params)[0]
+        return self.forward(*self.arguments().values())[0]
 
     def gradients(self, dy: Array, need_dx: bool = True, out: Sequence[Any] | None = None) -> tuple[Array, ...]:
-        """Return dx and the parameters' gradients."""
-        return self.forward(self.x, *self.params)[1](dy, need_dx, out)
+        """Return dx, one for each input, and the windows' gradients."""
+        return self.forward(*self.arguments().values())[1](dy, need_dx, out)
 
     def arguments(self) -> dict[str, Array]:
-        """Return x and the parameters by name."""
-        return {"input": self.x} | {w.name: p for w, p in zip(self.layer.layout, self.params, strict=True)}
+        """Return the inputs and the windows by name."""
+        several = isinstance(self.x, tuple)
+        named = {f"input[{k}]" if several else "input": x for k, x in enumerate(inputs(self.x))}
+        return named | {w.name: p for w, p in zip(self.layer.layout, self.params, strict=True)}
 
 
 def draw_trial(
     layer: Layer,
-    shape: Sequence[int],
+    shape: Sequence[Any],
     backend: Backend,
     dtype: str,
     *,
@@ -67,15 +78,20 @@ def draw_trial(
 ) -> Trial:
     """Return a trial: x and dy from N(0, 1), θ a little off its first values, so that no bias is zero.
 
-    Buffers come as host arrays or this backend's, and those of real numbers get this precision.
+    Buffers come as host arrays or this backend's, and those of real numbers get this precision; left out they are a
+    little above their first values.
     """
-    shape, rng = tuple(map(index, shape)), generator(seed, "gradcheck")
-    output = layer.output_shape(shape)
+    several = isinstance(shape[0], Sequence)
+    shapes = [tuple(map(index, one)) for one in (shape if several else [shape])]
+    rng = generator(seed, "gradcheck")
+    output = layer.output_shape(tuple(shapes) if several else shapes[0])  # type: ignore[arg-type]
     theta = backend.asarray(draw(layer.layout, seed) + rng.normal(0.0, 0.1, layer.size), dtype=dtype)
-    x, dy = (backend.asarray(rng.normal(size=size), dtype=dtype) for size in (shape, output))
+    *xs, dy = (backend.asarray(rng.normal(size=size), dtype=dtype) for size in (*shapes, output))
     params = split(backend.xp, theta, layer.layout)
-    kept = {path: _buffer(backend, value, dtype) for path, value in (buffers or {}).items()}
-    return Trial(layer, backend, training, key, theta, params, x, dy, kept)
+    if buffers is None:
+        buffers = {p.name: p.init(rng, p.shape) + rng.uniform(0.0, 0.5, p.shape) for p in layer.buffers()}
+    kept = {path: _buffer(backend, value, dtype) for path, value in buffers.items()}
+    return Trial(layer, backend, training, key, theta, params, tuple(xs) if several else xs[0], dy, kept)
 
 
 def _buffer(backend: Backend, value: Any, dtype: str) -> Array:

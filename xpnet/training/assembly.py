@@ -1,6 +1,6 @@
 """A step and the state it works on, put together: each part can be looked at, and exchanged between calls of fit."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -52,11 +52,11 @@ class Assembly:
     @net.setter
     def net(self, net: Layer) -> None:
         parts.check(net, self.loss, self.optimizer)
-        if net.layout != self.net.layout and parts.layout(net) != parts.layout(self.net):
-            raise ShapeError(
-                f"the new network has the parameters {parts.layout(net)}, the model's are {parts.layout(self.net)}: "
-                "make a new Model"
-            )
+        for what, of in (("parameters", parts.layout), ("buffers", parts.carried)):
+            if of(net) != of(self.net):
+                raise ShapeError(
+                    f"the new network has the {what} {of(net)}, the model's are {of(self.net)}: make a new Model"
+                )
         self._remake(net=net)
 
     @property
@@ -176,3 +176,29 @@ class Assembly:
         with self.holder as holder:
             own = self.step.carried(xp.asarray(theta, copy=True))
             holder.state = holder.state._replace(theta=own)
+
+    @property
+    def buffers(self) -> dict[str, Array]:
+        """A copy of what the network carries, such as running statistics, by path; empty for most networks.
+
+        What is assigned must hold the same names, each with an array of its shape, type and device.
+        """
+        with self.holder as holder, self.backend.working():
+            return {name: self.backend.xp.asarray(array, copy=True) for name, array in holder.state.buffers.items()}
+
+    @buffers.setter
+    @at_work
+    def buffers(self, buffers: Mapping[str, Array]) -> None:
+        xp, expected = self.backend.xp, parts.carried(self.net)
+        if buffers.keys() != expected.keys():
+            names = ", ".join(expected) or "nothing"
+            raise ShapeError(f"buffers must hold {names}, got {', '.join(buffers) or 'nothing'}")
+        for name, array in buffers.items():
+            right = self.backend.owns(array) and array.dtype == getattr(xp, self.dtype)
+            if not right or array.shape != expected[name]:
+                raise ShapeError(f'buffer "{name}" must be a {self.backend.name} {self.dtype} array {expected[name]}')
+            if not np.isfinite(self.backend.asnumpy(array)).all():
+                raise DataError(f'buffer "{name}" must be finite, got NaN or infinity')
+        own = {name: xp.asarray(buffers[name], copy=True) for name in expected}
+        with self.holder as holder:
+            holder.state = holder.state._replace(buffers=own)

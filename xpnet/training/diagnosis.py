@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from xpnet.arrays import Array, Vector
+from xpnet.arrays import Array, Vector, inputs
 from xpnet.backends import Backend
 from xpnet.layers import Layer
 from xpnet.losses import Loss
@@ -34,7 +34,7 @@ def diagnose(
         watch=lambda path, output: outputs.append((path, output)),
         backend=backend,
     )
-    if xp.isdtype(x.dtype, "real floating") and bad(x):
+    if any(xp.isdtype(part.dtype, "real floating") and bad(part) for part in inputs(x)):
         return "the input", CLEAN
     for path, output in outputs:
         if bad(output):

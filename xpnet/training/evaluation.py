@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.arrays import Array
+from xpnet.arrays import Array, each, inputs
 from xpnet.data.source import Arrays
 from xpnet.errors import ShapeError
 from xpnet.training.state import State
@@ -19,11 +19,12 @@ BATCH = 4096
 @np.errstate(all="ignore")
 def predict(step: Step, state: State, x: Array, batch_size: int, home: bool) -> Any:
     """Return the network's output for x (N, …): on the device, or, if `home`, as a NumPy array of its own."""
-    n, backend = x.shape[0], step.backend
-    parts = (
-        step.infer(state.theta, x[start : min(start + batch_size, n), ...], state.buffers)
-        for start in range(0, n, batch_size)
-    )
+    n, backend = inputs(x)[0].shape[0], step.backend
+
+    def rows(start: int) -> Any:
+        return each(lambda part: part[start : min(start + batch_size, n), ...], x)
+
+    parts = (step.infer(state.theta, rows(start), state.buffers) for start in range(0, n, batch_size))
     first = next(parts)
     if home:
         return _gathered(map(backend.asnumpy, chain([first], parts)), n)
@@ -58,7 +59,7 @@ def score(step: Step, state: State, source: Arrays, batch_size: int = BATCH) -> 
     for x, y in source.chunks(batch_size):
         prediction = step.infer(state.theta, x, state.buffers)
         values = step.judge(prediction, y)
-        sums += [float(home(value)) * x.shape[0] for value in values]
+        sums += [float(home(value)) * y.shape[0] for value in values]
         if step.wholes:
             kept.append((prediction, y))
     found = dict(zip(names, (sums / len(source)).tolist(), strict=True))

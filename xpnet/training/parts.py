@@ -41,6 +41,11 @@ def layout(net: Layer) -> dict[str, tuple[int, ...]]:
     return {window.name: window.shape for window in net.layout}
 
 
+def carried(net: Layer) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each buffer by name."""
+    return {p.name: p.shape for p in net.buffers()}
+
+
 def name(function: Any) -> str:
     """Return what a function is called, a partial as what it is a part of."""
     function = getattr(function, "func", function)

@@ -146,7 +146,11 @@ class Step:
     def batch(self, fixed: tuple[Array, Array], index: Array) -> tuple[Array, Array]:
         """Gather one minibatch of inputs and targets."""
         take: Callable[..., tuple[Array, Array]] = self.backend.native(gather)
-        return take(self.backend.xp, *fixed, index, self.dtype)
+        x, y = fixed
+        if not isinstance(x, tuple):
+            return take(self.backend.xp, x, y, index, self.dtype)
+        pairs = [take(self.backend.xp, part, y, index, self.dtype) for part in x]
+        return tuple(part for part, _ in pairs), pairs[0][1]
 
     @at_work
     def many(self, state: State, source: Arrays, block: np.ndarray) -> Outcome:

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from xpnet import losses, metrics
-from xpnet.arrays import Array, device
+from xpnet.arrays import Array, device, with_batch
 from xpnet.backends import Backend
 from xpnet.data import scan
 from xpnet.errors import DataError
-from xpnet.layers import Layer, Residual, Sequential, Sigmoid, Softmax
+from xpnet.layers import Layer, Parallel, Residual, Sequential, Sigmoid, Softmax
 from xpnet.losses import Loss
 from xpnet.metrics import Metric
 
@@ -47,7 +47,7 @@ def fitting_metrics(net: Layer, chosen: Mapping[str, Metric]) -> dict[str, Metri
 
 def last(net: Layer) -> Layer:
     """Return the layer that the output comes from."""
-    while isinstance(net, Sequential) and not isinstance(net, Residual) and net.layers:
+    while isinstance(net, Sequential) and not isinstance(net, (Residual, Parallel)) and net.layers:
         net = net.layers[-1]
     return net
 
@@ -64,8 +64,8 @@ def try_parts(
     mine = {name: function for name, function in chosen.items() if not _of_xpnet(function)}
     if _of_xpnet(loss) and not mine:
         return
-    n = 3 if 2 in net.output_shape((1, *x.shape[1:])) else 2
-    shape = net.output_shape((n, *x.shape[1:]))
+    one, two, three = (net.output_shape(with_batch(x, n)) for n in (1, 2, 3))
+    n, shape = (3, three) if 2 in one else (2, two)
 
     def attempt(y: Array) -> None:
         xp = backend.xp
