@@ -141,6 +141,7 @@ class Model(Assembly):
             held = self._admit(*validation)
         elif validation is not None:
             source, held = source.hold_out(validation, self.seed)
+        trial.check_batches(self.net, source.x, len(source), run.batch_size)
         keep = self._keeper(run, source, path, every)
         called, show = Callbacks(callbacks, self), shown(progress)
         with self.holder as holder:

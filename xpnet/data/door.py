@@ -65,8 +65,9 @@ def _put(data: Array, backend: Backend) -> Array:
 def admit(x: Any, y: Any, net: Layer, loss: losses.Loss, backend: Backend, dtype: str) -> tuple[Any, Array]:
     """Return inputs and targets, checked where they lie and placed; an error says what is wrong, where, what to do.
 
-    A network that begins with Parallel may be given a tuple of inputs. DataError, ShapeError or TypeError. DataWarning if the inputs hold NaN or infinity, raw bytes or large numbers that
-    no Scale brings down; or if numbers of x or y that differ become one number of `dtype`, as time stamps do.
+    A network that begins with Parallel may be given a tuple of inputs. DataError, ShapeError or TypeError. DataWarning
+    if inputs hold NaN or infinity, raw bytes or large numbers that no Scale brings down; or if numbers of x or y that
+    differ become one number of `dtype`, as time stamps do.
     """
     with np.errstate(all="ignore"):
         came_x = {name: types.collect(name, part, backend) for name, part in _named(x, net)}
@@ -104,8 +105,8 @@ def _home(data: Array, backend: Backend) -> Backend:
 def check_inputs(name: str, x: Array, net: Layer, shape: Shape, backend: Backend) -> None:
     """Warn of an input, called by name, that holds NaN or infinity, or raw bytes or large numbers and is not scaled.
 
-    `shape` is that of all inputs. Bytes are whole numbers in 0..255, one above 100, at least 64 a sample: a table of small integers has fewer. Large
-    is a magnitude above 1,000. A Scale before the first layer with parameters answers both.
+    Bytes are whole numbers in 0..255, one above 100, at least 64 a sample: a table of small integers has fewer. Large
+    is a magnitude above 1,000. A Scale before the first layer with parameters answers both; `shape` is all inputs'.
     """
     low, high = scan.extremes(x, backend)
     if not scan.finite(low, high):

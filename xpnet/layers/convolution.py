@@ -231,8 +231,10 @@ def check_images(layer: Layer, shape: Shape, channels: int) -> None:
     """Raise ShapeError unless this is the shape of images (N, H, W, C) with so many channels; the remedy is said."""
     if len(shape) != 4 or shape[3] != channels:
         remedy = _moved(shape, channels)
-        if len(shape) == 3:
+        if len(shape) == 3 and channels == 1:
             remedy = ": add Channels() before it, which gives images (N, H, W) their channel axis"
+        elif len(shape) == 3:
+            remedy = ": give it a batch, x[None, ...]"
         elif len(shape) == 2:
             remedy = ": give it images, not rows"
         raise ShapeError(f"expects images (N, H, W, {channels}), got {shape}{remedy}", who=str(layer))

@@ -54,9 +54,8 @@ class Assembly:
         parts.check(net, self.loss, self.optimizer)
         for what, of in (("parameters", parts.layout), ("buffers", parts.carried)):
             if of(net) != of(self.net):
-                raise ShapeError(
-                    f"the new network has the {what} {of(net)}, the model's are {of(self.net)}: make a new Model"
-                )
+                difference = f"the new network has the {what} {of(net)}, the model's are {of(self.net)}"
+                raise ShapeError(f"{difference}: make a new Model")
         self._remake(net=net)
 
     @property

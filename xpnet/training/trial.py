@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from xpnet.arrays import Array, device, with_batch
 from xpnet.backends import Backend
 from xpnet.data import scan
 from xpnet.errors import DataError
-from xpnet.layers import Layer, Parallel, Residual, Sequential, Sigmoid, Softmax
+from xpnet.layers import BatchNorm, Layer, Parallel, Residual, Sequential, Sigmoid, Softmax
 from xpnet.losses import Loss
 from xpnet.metrics import Metric
 
@@ -43,6 +44,15 @@ def fitting_metrics(net: Layer, chosen: Mapping[str, Metric]) -> dict[str, Metri
     half: dict[str, Any] = {"threshold": 0.5}
     signs = (metrics.accuracy, metrics.zero_one)
     return {name: partial(m, **half) if any(m is one for one in signs) else m for name, m in chosen.items()}
+
+
+def check_batches(net: Layer, x: Array, samples: int, batch_size: int) -> None:
+    """Raise DataError if an epoch has a batch that BatchNorm cannot train on: one number a channel has no variance."""
+    for n in {min(batch_size, samples), samples % batch_size} - {0}:
+        for path, layer, shape in net.walk(with_batch(x, n)):
+            if isinstance(layer, BatchNorm) and prod(shape[:-1]) < 2:
+                which = f"the last of {samples} in batches of {batch_size}" if n < batch_size else "a batch of 1"
+                raise DataError(f"{layer} at layer {path} cannot train on one sample, {which}: change batch_size")
 
 
 def last(net: Layer) -> Layer:
