@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
 
-from xpnet.arrays import Array, Namespace, Vector, describe, each, inputs, is_floating, shape_of
+from xpnet.arrays import Array, Namespace, Vector, describe, is_floating, shape_of
 from xpnet.backends import Backend, backend_of
 from xpnet.backends import backend as find_backend
 from xpnet.checks import precision
@@ -155,13 +155,14 @@ class Layer(ABC):
 
         ShapeError or TypeError if θ or x does not fit; ValueError where dropout finds no key, or BatchNorm no buffers.
         """
-        backend = backend or backend_of((*theta, x)[0] if isinstance(theta, tuple) else theta)
+        ties, several = self.ties, isinstance(theta, tuple)
+        backend = backend or backend_of((*theta, x)[0] if several else theta)
         if buffers is not None and buffers.keys() != self._carried:
             raise ValueError(f"buffers must hold {_listed(self._carried)}, got {_listed(buffers)}")
         with backend.working():
             x = self._admit(theta, x, backend)
-            params = theta if isinstance(theta, tuple) else split(backend.xp, theta, self.layout)
-            params = self.ties.given(params) if self.ties else params
+            params = theta if several else split(backend.xp, theta, self.layout)
+            params = params if ties is None else ties.given(params)
             y, pullback = self.forward(
                 params, x, Context(backend, training, key, {} if buffers is None else buffers, watch)
             )
@@ -171,26 +172,21 @@ class Layer(ABC):
             if not tape:
                 raise RuntimeError("this pullback was used already: call the network again for a new one")
             with backend.working():
-                if isinstance(theta, tuple):
-                    return self._pulled(tape.pop(), dy, (None,) * len(theta))
-                outs, finish = backend.join(theta, self.layout)
-                return finish(self._pulled(tape.pop(), dy, outs))
+                outs, finish = ((None,) * len(theta), tuple) if several else backend.join(theta, self.layout)
+                wishes = outs if ties is None else ties.wishes(outs)
+                gradients = tape.pop()(dy, False, wishes)[1]
+                return finish(gradients if ties is None else ties.added(gradients))
 
         return y, backward
-
-    def _pulled(self, pullback: Pullback, dy: Array, outs: Params) -> Params:
-        """Return the gradient of each window, in `outs` where that could be."""
-        if self.ties is None:
-            return pullback(dy, False, outs)[1]
-        return self.ties.added(pullback(dy, False, self.ties.wishes(outs))[1])
 
     def _admit(self, theta: Vector, x: Any, backend: Backend) -> Any:
         """Return x as the network reads it, or raise: one library and device, one precision, shapes that fit."""
         first = theta[0] if isinstance(theta, tuple) and theta else theta
-        for part in inputs(x):
+        several = isinstance(x, tuple)
+        for part in x if several else (x,):
             if not backend.owns(part):
                 raise TypeError(f"theta is {describe(first)}, but x is {describe(part)}: pass backend.asarray(x)")
-        shape = tuple(part.shape for part in x) if isinstance(x, tuple) else x.shape
+        shape = tuple(part.shape for part in x) if several else x.shape
         if shape not in self._shapes_seen:
             check_inputs(self, x)
             self.output_shape(shape_of(x))
@@ -199,9 +195,9 @@ class Layer(ABC):
             raise ShapeError(f"theta must be a vector of {self.size} numbers, got shape {tuple(theta.shape)}")
         if isinstance(theta, tuple) and len(theta) != len(self.layout):
             raise ShapeError(f"theta must have {len(self.layout)} windows, got {len(theta)}")
-        if not self.layout:
+        if not self.layout or (not several and x.dtype == first.dtype):
             return x
-        return each(lambda part: _as_theta(backend, part, first), x)
+        return tuple(_as_theta(backend, part, first) for part in x) if several else _as_theta(backend, x, first)
 
     @cached_property
     def _carried(self) -> frozenset[str]:

@@ -43,7 +43,7 @@ class Microscope(Callback):
         max_weight      max |W| of each matrix
         gradient_norm   ‖∂L/∂W‖₂
         update_ratio    ‖ΔW‖₂ / ‖W‖₂ of the step that the optimizer would do now, at its last rate; 10⁻³ is healthy
-        dead            for each ReLU, the share of units that are 0 on every sample
+        dead            for each ReLU, the share of units, of images the channels, that are 0 on every sample
         saturated       for each tanh or sigmoid, the share of outputs whose slope is below 5 % of the steepest
 
     The model is only read, so training gives the same bits with a microscope as without. At the end of training
@@ -115,7 +115,8 @@ class Microscope(Callback):
         for path, output in outputs.items():
             layer = self._layers.get(path)
             if isinstance(layer, ReLU):
-                found["dead"][path] = home(_share(xp, xp.max(output, axis=0) <= 0))
+                most = xp.max(output, axis=tuple(range(output.ndim - 1)))  # of images, over all their pixels
+                found["dead"][path] = home(_share(xp, most <= 0))
             elif isinstance(layer, (Tanh, Sigmoid)):
                 bent = output if isinstance(layer, Tanh) else 2.0 * output - 1.0
                 found["saturated"][path] = home(_share(xp, xp.abs(bent) > FLAT))
