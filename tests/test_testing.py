@@ -204,6 +204,9 @@ class Centered(Layer):
 
     fault: str = ""
 
+    def buffers(self):
+        return (Parameter("mean", (3,)),)
+
     def forward(self, params, x, ctx):
         xp, running = ctx.xp, ctx.buffers["mean"]
         mean = xp.mean(x, axis=0) if ctx.training and x.shape[0] else running

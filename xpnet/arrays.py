@@ -133,3 +133,8 @@ def sigmoid(xp: Namespace, x: Array) -> Array:
     """1 / (1 + e^−x), accurate at both ends: the exponential is taken of −|x|, so nothing overflows."""
     exp = xp.exp(-xp.abs(x))
     return xp.where(x < 0, exp, 1.0) / (1.0 + exp)
+
+
+def softplus(xp: Namespace, x: Array) -> Array:
+    """log(1 + e^x), accurate at both ends: the exponential is taken of −|x|, so nothing overflows."""
+    return xp.maximum(x, 0.0) + xp.log1p(xp.exp(-xp.abs(x)))

@@ -54,6 +54,16 @@ def ones(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     return np.ones(shape)
 
 
+@dataclass(frozen=True)
+class Constant:
+    """An initializer: one value everywhere."""
+
+    value: float
+
+    def __call__(self, rng: np.random.Generator, shape: Shape) -> np.ndarray:
+        return np.full(shape, self.value)
+
+
 INITIALIZERS: dict[str, Initializer] = {"normal": normal, "glorot": glorot, "he": he, "zeros": zeros}
 
 

@@ -1,6 +1,20 @@
 """The layers, each a function that returns its value and its pullback."""
 
-from xpnet.layers.activations import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
+from xpnet.layers.activations import (
+    ELU,
+    GELU,
+    Hardswish,
+    LeakyReLU,
+    LogSoftmax,
+    Mish,
+    PReLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
 from xpnet.layers.base import Context, Layer, Params, Pullback
 from xpnet.layers.compose import Residual, Sequential
 from xpnet.layers.convolution import Conv1d, Conv2d, ConvTranspose2d
@@ -12,6 +26,7 @@ from xpnet.layers.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d, Upsample
 from xpnet.layers.shape import Channels, Flatten, Scale
 
 __all__ = [
+    "ELU",
     "GELU",
     "AvgPool2d",
     "BatchNorm",
@@ -25,11 +40,15 @@ __all__ = [
     "Flatten",
     "GlobalAvgPool2d",
     "GroupNorm",
+    "Hardswish",
     "Layer",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
+    "LogSoftmax",
     "MaxPool2d",
+    "Mish",
+    "PReLU",
     "Parallel",
     "Params",
     "Pullback",
@@ -42,6 +61,7 @@ __all__ = [
     "SiLU",
     "Sigmoid",
     "Softmax",
+    "Softplus",
     "Tanh",
     "Upsample",
 ]

@@ -187,10 +187,10 @@ class Layer(ABC):
     def _admit(self, theta: Vector, x: Any, backend: Backend) -> Any:
         """Return x as the network reads it, or raise: one library and device, one precision, shapes that fit."""
         first = theta[0] if isinstance(theta, tuple) and theta else theta
-        shape = tuple(part.shape for part in x) if isinstance(x, tuple) else x.shape
         for part in inputs(x):
             if not backend.owns(part):
                 raise TypeError(f"theta is {describe(first)}, but x is {describe(part)}: pass backend.asarray(x)")
+        shape = tuple(part.shape for part in x) if isinstance(x, tuple) else x.shape
         if shape not in self._shapes_seen:
             check_inputs(self, x)
             self.output_shape(shape_of(x))

@@ -97,7 +97,8 @@ def check_buffers(t: Trial) -> None:
 def check_shapes(t: Trial) -> None:
     """Every array has the shape that was announced, the input's precision, and lies on the input's device."""
     y, gradients, likes = t.output(), t.gradients(t.dy), t.arguments()
-    assert len(gradients) == len(likes), f"{t.layer}: {len(gradients)} gradients for {', '.join(likes)}"
+    came = len(gradients) - len(inputs(t.x))
+    assert len(gradients) == len(likes), f"{t.layer}: {came} gradients for {len(t.params)} parameters"
     names = ("output", *(f"gradient of {name}" for name in likes))
     for name, array, like in zip(names, (y, *gradients), (t.dy, *likes.values()), strict=True):
         what = f"{t.layer}: {name} for input {shape_of(t.x)} {t.dy.dtype}"
