@@ -93,7 +93,7 @@ RESNET = (
 NORMS = (
     xn.Sequential(
         *(xn.Conv2d(2, 4, 2, groups=2), xn.GroupNorm(2, 4), xn.SiLU(), xn.LayerNorm(4), xn.Dropout2d(0.3)),
-        *(xn.Flatten(), xn.BatchNorm(4 * 2 * 3), xn.ReLU(), xn.LayerNorm(4 * 2 * 3), xn.Dropout(0.2)),
+        *(xn.Flatten(), xn.BatchNorm(4 * 2 * 3), xn.PReLU(4 * 2 * 3), xn.LayerNorm(4 * 2 * 3), xn.Dropout(0.2)),
         xn.Parallel(xn.Linear(4 * 2 * 3, 3), xn.Sequential(xn.Linear(4 * 2 * 3, 3, bias=False), xn.Tanh())),
     ),
     lambda: nn.Sequential(
@@ -104,7 +104,7 @@ NORMS = (
             ChannelsLast(4),
             nn.Dropout2d(0.3),
         ),
-        *(nn.Flatten(), nn.BatchNorm1d(4 * 2 * 3), nn.ReLU(), nn.LayerNorm(4 * 2 * 3), nn.Dropout(0.2)),
+        *(nn.Flatten(), nn.BatchNorm1d(4 * 2 * 3), nn.PReLU(4 * 2 * 3), nn.LayerNorm(4 * 2 * 3), nn.Dropout(0.2)),
         Add(nn.Linear(4 * 2 * 3, 3), nn.Sequential(nn.Linear(4 * 2 * 3, 3, bias=False), nn.Tanh())),
     ),
     (3, 4, 2),
@@ -130,9 +130,11 @@ UNET = (
     (4, 6, 2),
 )
 SEQUENCE = (
-    xn.Sequential(xn.Conv1d(2, 4, 3, padding=1), xn.BatchNorm(4), xn.GELU(), xn.Flatten(), xn.Linear(4 * 5, 3)),
+    xn.Sequential(
+        xn.Conv1d(2, 4, 3, padding=1), xn.BatchNorm(4), xn.PReLU(), xn.PReLU(4), xn.Flatten(), xn.Linear(4 * 5, 3)
+    ),
     lambda: nn.Sequential(
-        nn.Conv1d(2, 4, 3, padding=1), nn.BatchNorm1d(4), nn.GELU("tanh"), nn.Flatten(), nn.Linear(4 * 5, 3)
+        nn.Conv1d(2, 4, 3, padding=1), nn.BatchNorm1d(4), nn.PReLU(), nn.PReLU(4), nn.Flatten(), nn.Linear(4 * 5, 3)
     ),
     (5, 2),
 )
@@ -216,6 +218,7 @@ def test_arrays_that_are_the_same_on_both_sides_stay_as_they_are():
         xn.Sequential(xn.Flatten(), xn.BatchNorm(12), xn.Linear(12, 2)),  # whatever the axes of the input mean
         xn.Sequential(xn.Linear(3, 12), xn.BatchNorm(12), xn.Flatten(), xn.Linear(12, 2)),
         xn.Sequential(xn.Channels(), xn.MaxPool2d(2), xn.Flatten(), xn.Linear(12, 2)),  # one channel
+        xn.Sequential(xn.Conv2d(3, 1, 2), xn.BatchNorm(1), xn.Flatten(), xn.Linear(12, 2)),
         xn.Sequential(xn.Conv2d(1, 12, 2), xn.GlobalAvgPool2d(), xn.Flatten(), xn.Linear(12, 2)),  # one pixel
         xn.Sequential(xn.Conv2d(1, 12, 2), xn.Flatten(), xn.Linear(12, 2)),
     ]

@@ -27,6 +27,7 @@ from xpnet.layers import (
     Linear,
     MaxPool2d,
     Parallel,
+    PReLU,
     Residual,
     RMSNorm,
     Scale,
@@ -40,9 +41,10 @@ CONVOLUTIONS = (Conv1d, Conv2d, ConvTranspose2d)
 KEEPING = (MaxPool2d, AvgPool2d, Upsample, Dropout2d)
 """Of images make images of as many channels."""
 IMAGES = (*CONVOLUTIONS, *KEEPING, GlobalAvgPool2d, Channels)
-NORMS = (BatchNorm, GroupNorm, LayerNorm, RMSNorm)
-BY_FEATURE = (BatchNorm, LayerNorm, RMSNorm)
-"""Whose parameters belong to one feature each, so that they go with it."""
+BY_CHANNEL = (BatchNorm, GroupNorm, LayerNorm, RMSNorm, PReLU)
+"""Whose parameters belong to one channel each, or to one feature of rows."""
+FIRST = (BatchNorm, GroupNorm, PReLU)
+"""Of those the ones that in PyTorch take the second axis for the channels, not the last."""
 REMEDY = "carry the layers over one by one, and put what reads flattened images in the order (C, H, W) yourself"
 
 
@@ -68,7 +70,7 @@ def interleaved(net: Layer) -> dict[str, int]:
     """
     kinds = {type(layer) for layer in _within(net)}
     images = bool(kinds & set(IMAGES)) or any(len(p.axes) > 2 for p in net.parameters())
-    if not images and not kinds & {BatchNorm, GroupNorm}:
+    if not images and not kinds & set(FIRST):
         return {}
     found: dict[str, int] = {}
     _follow(net, "", Seen("images", None) if images else Seen("given"), found)
@@ -116,12 +118,10 @@ def _follow(layer: Layer, path: str, x: Seen, found: dict[str, int]) -> Seen:
         if x.kind == "rows":
             _note(layer, name, path, x, found)
         return SAME
-    if kind in NORMS:
-        return _normed(layer, name, path, x, found)
-    if kind.__module__ == activations.__name__ or kind in (Dropout, Scale):
-        if x.kind == "rows" and layer.parameters():
-            _note(layer, name, path, x, found)
+    if kind in (Dropout, Scale) or (kind.__module__ == activations.__name__ and getattr(layer, "n", 1) == 1):
         return x
+    if kind in BY_CHANNEL:
+        return _by_channel(layer, name, path, x, found)
     return _own(layer, name, x)
 
 
@@ -170,17 +170,14 @@ def _of_images(layer: Layer, name: str, x: Seen) -> Seen:
     return Seen("images", x.channels if x.kind == "images" else None)
 
 
-def _normed(layer: Any, name: str, path: str, x: Seen, found: dict[str, int]) -> Seen:
-    """Return what a norm makes of an array: its n are the channels, unless they are features of flattened images."""
+def _by_channel(layer: Any, name: str, path: str, x: Seen, found: dict[str, int]) -> Seen:
+    """Return what a layer makes whose n are the channels, or all features of rows."""
     if x.kind == "rows":
-        if type(layer) in BY_FEATURE:
-            _note(layer, name, path, x, found)
-        elif x.channels != 1:
+        if type(layer) is GroupNorm and x.channels != 1:
             _refuse(f"{name} cuts flattened images into groups")
+        _note(layer, name, path, x, found)
         return x
-    if x.kind == "given" and type(layer) in (LayerNorm, RMSNorm):
-        return x  # over the last axis on both sides
-    return Seen("images", layer.n)
+    return x if x.kind == "given" and type(layer) not in FIRST else Seen("images", layer.n)
 
 
 def _own(layer: Layer, name: str, x: Seen) -> Seen:
@@ -190,7 +187,7 @@ def _own(layer: Layer, name: str, x: Seen) -> Seen:
     flat = x.kind == "given" or x == SAME
     if x.kind == "rows" and not flat:
         _refuse(f"{name} reads flattened images")
-    if flat and (within & set(IMAGES) or (Flatten in within and within & {BatchNorm, GroupNorm})):
+    if flat and (within & set(IMAGES) or (Flatten in within and within & set(FIRST))):
         _refuse(f"{name} makes images of rows")
     if not flat and (linear or Flatten in within):
         _refuse(f"{name} reads images, and may flatten them")
