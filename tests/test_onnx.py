@@ -32,14 +32,64 @@ LAYERS = [
     xn.Tanh(),
     xn.Sigmoid(),
     xn.GELU(),
+    xn.GELU("none"),
     xn.SiLU(),
+    xn.ELU(0.7),
+    xn.Softplus(2.0),
+    xn.Mish(),
+    xn.Hardswish(),
+    xn.PReLU(),
+    xn.PReLU(6),
     xn.Softmax(),
+    xn.LogSoftmax(),
     xn.Flatten(),
     xn.Scale(0.25, -1.0),
     xn.Scale(2.0),
     xn.Dropout(0.5),
     xn.Residual(xn.Linear(6, 6), xn.Tanh()),
+    xn.Parallel(xn.Linear(6, 3), xn.Sequential(xn.Linear(6, 3), xn.Tanh())),
+    xn.Parallel(xn.Sequential(), xn.Linear(6, 2), join="concat"),
+    xn.Parallel(xn.Shared("f", xn.Linear(6, 3)), xn.Sequential(xn.Tanh(), xn.Shared("f", xn.Linear(6, 3)))),
+    xn.Shared("f", xn.Linear(6, 3)),
     ALL,
+]
+LENET = xn.Sequential(
+    xn.Channels(),
+    xn.Conv2d(1, 3, 3, padding="same", bias=False),
+    xn.BatchNorm(3),
+    xn.ReLU(),
+    xn.MaxPool2d(2),
+    xn.Parallel(xn.Conv2d(3, 4, 1, stride=2), xn.Conv2d(3, 4, 3, stride=2, padding=1)),
+    xn.Dropout2d(0.3),
+    xn.Flatten(),
+    xn.Linear(4 * 2 * 3, 5),
+)
+IMAGES = [
+    (xn.Conv2d(2, 3, 3), (6, 5, 2)),
+    (xn.Conv2d(2, 3, (2, 4), padding="same"), (6, 5, 2)),
+    (xn.Conv2d(4, 6, (3, 2), stride=2, padding=1, groups=2, dilation=(1, 2)), (7, 8, 4)),
+    (xn.Conv2d(3, 6, 3, padding=(0, 2), groups=3, bias=False), (6, 5, 3)),
+    (xn.Conv1d(2, 3, 3, padding=1), (7, 2)),
+    (xn.Conv1d(4, 6, 3, stride=2, groups=2), (7, 4)),
+    (xn.ConvTranspose2d(3, 2, 3, stride=(2, 3), padding=1, output_padding=(1, 0)), (4, 5, 3)),
+    (xn.ConvTranspose2d(4, 6, 2, stride=2, groups=2), (4, 5, 4)),
+    (xn.ConvTranspose2d(4, 6, 3, dilation=2, bias=False), (4, 5, 4)),
+    (xn.MaxPool2d(2), (6, 4, 2)),
+    (xn.MaxPool2d(3, stride=2, padding=1), (6, 5, 2)),
+    (xn.AvgPool2d((2, 1)), (6, 4, 2)),
+    (xn.AvgPool2d(3, stride=2, padding=1), (6, 5, 2)),
+    (xn.GlobalAvgPool2d(), (4, 5, 3)),
+    (xn.Upsample(2), (4, 5, 3)),
+    (xn.Upsample((1, 3)), (4, 5, 3)),
+    (xn.BatchNorm(3), (4, 5, 3)),
+    (xn.BatchNorm(3), (3,)),
+    (xn.LayerNorm(3), (4, 3)),
+    (xn.GroupNorm(2, 4), (3, 5, 4)),
+    (xn.GroupNorm(2, 4), (4,)),
+    (xn.RMSNorm(3), (4, 3)),
+    (xn.Dropout2d(0.4), (4, 4, 3)),
+    (xn.Channels(), (4, 5)),
+    pytest.param(LENET, (8, 12), id="LENET"),
 ]
 
 
@@ -47,6 +97,8 @@ def model_of(net, backend="numpy", **settings):
     model = xn.Model(net, xn.mean_squared_error, xn.SGD(0.1), seed=4, backend=backend, **settings)
     rng = np.random.default_rng(9)  # biases too
     model.theta = model.backend.asarray(rng.normal(0, 0.7, net.size), dtype=model.dtype)
+    running = {p.name: rng.uniform(0.5, 2, p.shape) for p in net.buffers()}
+    model.buffers = {name: model.backend.asarray(array, dtype=model.dtype) for name, array in running.items()}
     return model
 
 
@@ -59,7 +111,8 @@ def about(path):
 
 
 def test_every_layer_of_the_package_is_here():
-    leaves = {type(leaf) for layer in LAYERS for leaf in [layer, *getattr(layer, "layers", ())]}
+    tried = LAYERS + [layer for layer, _ in IMAGES[:-1]]
+    leaves = {type(leaf) for layer in tried for leaf in [layer, *getattr(layer, "layers", ())]}
     public = {value for value in vars(xn).values() if isinstance(value, type) and issubclass(value, Layer)}
     assert public - {Layer} == leaves
 
@@ -74,6 +127,37 @@ def test_onnxruntime_computes_the_same(layer, tmp_path):
         y = run(tmp_path / "net.onnx", x)
         assert (y.dtype, y.shape) == (np.float32, expected.shape)
         np.testing.assert_allclose(y, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("layer", "shape"), IMAGES, ids=str)
+def test_onnxruntime_computes_the_same_of_images(layer, shape, tmp_path):
+    model = model_of(layer)
+    export_onnx(model, tmp_path / "net.onnx", input_shape=shape)
+    for n in (1, 3, 7, 0):
+        x = np.random.default_rng(n).normal(size=(n, *shape)).astype(np.float32)
+        expected = model.predict(x) if n else layer(model.theta, x, buffers=model.buffers)[0]
+        y = run(tmp_path / "net.onnx", x)
+        assert (y.dtype, y.shape) == (np.float32, expected.shape)
+        np.testing.assert_allclose(y, expected, rtol=0, atol=1e-5)
+
+
+def test_running_statistics_from_every_backend(backend, tmp_path):
+    model = model_of(xn.Sequential(xn.Conv2d(1, 2, 2), xn.BatchNorm(2), xn.GlobalAvgPool2d()), backend)
+    export_onnx(model, tmp_path / "net.onnx", input_shape=(4, 3, 1))
+    x = np.random.default_rng(0).normal(size=(5, 4, 3, 1)).astype(np.float32)
+    np.testing.assert_allclose(run(tmp_path / "net.onnx", x), model.predict(x), rtol=0, atol=1e-5)
+
+
+def test_running_statistics_are_initializers_by_name(tmp_path):
+    model = model_of(LENET)
+    export_onnx(model, tmp_path / "net.onnx", input_shape=(8, 12))
+    proto = onnx.load(tmp_path / "net.onnx")
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    expected = LENET.windows(model.theta) | model.buffers
+    assert list(stored) == list(expected)
+    assert {"2.running_mean", "2.running_var"} < set(stored)
+    assert all(np.array_equal(stored[name], expected[name]) for name in expected)
+    assert [value.name for value in proto.graph.input] == ["input"]
 
 
 @pytest.mark.parametrize("layer", [xn.ReLU(), xn.Tanh(), xn.Sigmoid(), xn.GELU(), xn.SiLU(), xn.Softmax()], ids=str)
@@ -183,9 +267,19 @@ def test_a_layer_that_cannot_be_expressed_is_named(net, name, tmp_path):
     assert not (tmp_path / "net.onnx").exists()
 
 
+def test_several_inputs_are_refused(tmp_path):
+    net = xn.Parallel(xn.Linear(2, 3), xn.Linear(4, 3))
+    with pytest.raises(NotImplementedError, match=r"^a file has one input, got the shapes of 2: export the towers"):
+        export_onnx(model_of(net), tmp_path / "net.onnx", input_shape=((2,), (4,)))
+
+
 def test_wrong_shapes_and_paths(tmp_path):
-    with pytest.raises(xn.ShapeError, match="pass input_shape="):
-        export_onnx(model_of(xn.ReLU()), tmp_path / "net.onnx")
+    untold = r"^no weight tells what one sample is: pass input_shape=, \(H, W, C\) if it is an image$"
+    for net in (xn.ReLU(), LENET, xn.Sequential(xn.Conv2d(1, 2, 3), xn.BatchNorm(2)), xn.Conv1d(2, 2, 3)):
+        with pytest.raises(xn.ShapeError, match=untold):
+            export_onnx(model_of(net), tmp_path / "net.onnx")
+    with pytest.raises(xn.ShapeError, match=r"Channels\(\) at layer 0 expects grey images \(N, H, W\), got \(None, 8,"):
+        export_onnx(model_of(LENET), tmp_path / "net.onnx", input_shape=(8, 12, 3))
     with pytest.raises(xn.ShapeError, match=r"Linear\(6→9\) at layer 1 expects input"):
         export_onnx(model_of(ALL), tmp_path / "net.onnx", input_shape=(7,))
     with pytest.raises(xn.CheckpointError, match=r"cannot write .*nowhere"):

@@ -4,7 +4,8 @@
     scores = onnxruntime.InferenceSession("net.onnx").run(None, {"input": x})[0]
 
 There is no table of operators here: a layer that follows the array API standard can be exported, one of your own too.
-The batch axis is free, dropout is off, and each parameter is a named initializer, `0.weight`, stored once.
+The batch axis is free, dropout is off, and each parameter is a named initializer, `0.weight`, stored once; so are
+running statistics, `1.running_mean`.
 """
 
 import json
@@ -38,24 +39,30 @@ def export_onnx(
 ) -> None:
     """Write the model's network as an ONNX file with one input, "input" (N, …), and one output, "output".
 
-    `input_shape` is one sample's; left out, the features that the first weight takes. `input_dtype` is the model's
+    `input_shape` is one sample's, (H, W, C) for images; left out, the features that the first weight takes. A
+    convolution takes images of any size: there it must be given. `input_dtype` is the model's
     unless given: "uint8" for raw bytes, say, or "float64", which is rounded to the model's at once. `labels` (the names
     of the classes, one for each output, or two for one output), the factor and shift of a Scale at the network's front,
     and `metadata` of your own are in the file's metadata_props, as JSON.
 
-    NotImplementedError names a layer that ONNX cannot express.
+    NotImplementedError names a layer that ONNX cannot express, and refuses a network of several inputs.
     """
+    if input_shape is not None and any(isinstance(part, Sequence) for part in input_shape):
+        raise NotImplementedError(
+            f"a file has one input, got the shapes of {len(input_shape)}: export the towers alone"
+        )
     ndx, onnx = _libraries()
-    host = {name: model.backend.asnumpy(window) for name, window in model.net.windows(model.theta).items()}
+    weights = model.net.windows(model.theta)
+    host = {name: model.backend.asnumpy(array) for name, array in (weights | model.buffers).items()}
     sample = _sample_shape(model) if input_shape is None else tuple(input_shape)
     dtype = model.dtype if input_dtype is None else input_dtype
     if dtype not in INPUTS:
         raise ValueError(f"input_dtype must be one of {', '.join(INPUTS)}, got {dtype!r}")
     names = None if labels is None else _names(labels, model.net.output_shape((None, *sample)))  # type: ignore[arg-type]
     x = ndx.argument(shape=("N", *sample), dtype=getattr(ndx, dtype))
-    theta = {name: ndx.argument(shape=array.shape, dtype=getattr(ndx, model.dtype)) for name, array in host.items()}
-    y = _traced(model, tuple(theta.values()), x, (None, *sample), ndx)
-    proto = ndx.build({"input": x, **theta}, {"output": y})
+    known = {name: ndx.argument(shape=array.shape, dtype=getattr(ndx, model.dtype)) for name, array in host.items()}
+    y = _traced(model, known, x, (None, *sample), ndx)
+    proto = ndx.build({"input": x, **known}, {"output": y})
     _unguard(proto.graph)
     _settle(proto.graph, host, onnx)
     onnx.helper.set_model_props(proto, {key: json.dumps(value) for key, value in _about(model, names, metadata)})
@@ -88,12 +95,15 @@ def _sample_shape(model: Model) -> tuple[int, ...]:
     except ShapeError:
         shape = ()
     if not shape:
-        raise ShapeError("the network does not tell what it takes: pass input_shape=, one sample's")
+        raise ShapeError("no weight tells what one sample is: pass input_shape=, (H, W, C) if it is an image")
     return shape
 
 
 class _Namespace:
-    """ndonnx with a free axis: a shape that holds the None of an unknown batch is reshape's −1."""
+    """ndonnx with a free axis: a shape that holds the None of an unknown batch is reshape's −1.
+
+    What is made like an array has its shape, which ndonnx forgets: the layers after it ask for heights and widths.
+    """
 
     def __init__(self, library: Any) -> None:
         self._library = library
@@ -105,6 +115,14 @@ class _Namespace:
         """Reshape, at most one length unknown."""
         return self._library.reshape(x, tuple(-1 if n is None else n for n in shape), **settings)
 
+    def zeros_like(self, x: Array) -> Array:
+        """Zeros."""
+        return self.reshape(self._library.zeros_like(x), x.shape)
+
+    def full_like(self, x: Array, value: float) -> Array:
+        """One value everywhere."""
+        return self.reshape(self._library.full_like(x, value), x.shape)
+
 
 class _Tracing(Backend):
     """The backend whose arrays are nodes of a graph."""
@@ -114,10 +132,11 @@ class _Tracing(Backend):
         return type(array).__module__.partition(".")[0] == self.name
 
 
-def _traced(model: Model, theta: tuple[Array, ...], x: Array, shape: tuple[Any, ...], ndx: Any) -> Array:
+def _traced(model: Model, known: Mapping[str, Array], x: Array, shape: tuple[Any, ...], ndx: Any) -> Array:
     """Return the output for an input yet to come; NotImplementedError names the layer that fails."""
     backend, done = _Tracing("ndonnx", _Namespace(ndx), None), set[str]()
-    buffers = {name: ndx.asarray(model.backend.asnumpy(array)) for name, array in model.state.buffers.items()}
+    theta = tuple(known[window.name] for window in model.net.layout)
+    buffers = {p.name: known[p.name] for p in model.net.buffers()}
     leaves = list(model.net.walk(shape))  # ShapeError if the input does not fit
     if x.dtype != getattr(ndx, model.dtype) and backend.xp.isdtype(x.dtype, "real floating"):
         x = ndx.astype(x, getattr(ndx, model.dtype))  # as predict does
@@ -148,7 +167,7 @@ def _about(model: Model, labels: list[Any] | None, metadata: Mapping[str, Any] |
 
 
 def _settle(graph: Any, host: Mapping[str, np.ndarray], onnx: Any) -> None:
-    """Turn the inputs that are parameters into initializers, and name the free axis of the output like the input's."""
+    """Turn the inputs that are the network's own into initializers; name the output's free axis like the input's."""
     taken = [value for value in graph.input if value.name not in host]
     del graph.input[:]
     graph.input.extend(taken)

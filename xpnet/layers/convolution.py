@@ -131,8 +131,9 @@ class Conv1d(Layer):
     def output_shape(self, shape: Shape) -> Shape:
         """(N, T, I) -> (N, T′, O)."""
         if len(shape) != 3 or shape[2] != self.nin:
-            raise ShapeError(f"expects sequences (N, T, {self.nin}), got {shape}{_moved(shape, self.nin)}", str(self))
-        return (shape[0], fitting(self, self.rows.grid, (shape[0], 1, *shape[1:]))[1], self.nout)
+            remedy = _remedy(shape, self.nin, 3, ": give it an axis of channels, x[..., None]")
+            raise ShapeError(f"expects sequences (N, T, {self.nin}), got {shape}{remedy}", who=str(self))
+        return (shape[0], fitting(self, self.rows.grid, shape)[1], self.nout)
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Pullback]:
         """Return patches W + b and its pullback."""
@@ -199,10 +200,12 @@ class ConvTranspose2d(Layer):
     def output_shape(self, shape: Shape) -> Shape:
         """(N, H, W, I) -> (N, H′, W′, O)."""
         check_images(self, shape, self.nin)
-        size = self._size((shape[1], shape[2]))
-        if min(size) < 1:
-            raise ShapeError(f"expects images of which padding {self.padding} leaves a pixel, got {shape}", str(self))
-        return (shape[0], *size, self.nout)
+        (h, w), grid = shape[1:3], self.grid
+        lost = [1 - n for n in self._size((1, 1))]  # what the smallest image lacks of a pixel
+        rows, columns = (1 + max(0, -(-n // step)) for n, step in zip(lost, grid.stride, strict=True))
+        if h < rows or w < columns:
+            raise ShapeError(f"expects images of at least {rows}×{columns}, got {h}×{w}", who=str(self))
+        return (shape[0], *self._size((h, w)), self.nout)
 
     def _size(self, size: Pair) -> Pair:
         grid, extra = self.grid, _both(self.output_padding)
@@ -230,31 +233,38 @@ class ConvTranspose2d(Layer):
 def check_images(layer: Layer, shape: Shape, channels: int) -> None:
     """Raise ShapeError unless this is the shape of images (N, H, W, C) with so many channels; the remedy is said."""
     if len(shape) != 4 or shape[3] != channels:
-        remedy = _moved(shape, channels)
-        if len(shape) == 3 and channels == 1:
-            remedy = ": add Channels() before it, which gives images (N, H, W) their channel axis"
-        elif len(shape) == 3:
-            remedy = ": give it a batch, x[None, ...]"
-        elif len(shape) == 2:
-            remedy = ": give it images, not rows"
+        grey = ": add Channels() before it, which gives images (N, H, W) their channel axis"
+        remedy = _remedy(shape, channels, 4, grey) if len(shape) != 2 else ": give it images, not rows"
         raise ShapeError(f"expects images (N, H, W, {channels}), got {shape}{remedy}", who=str(layer))
 
 
-def _moved(shape: Shape, channels: int) -> str:
-    """Return the remedy for channels that are not where or as many as they should be."""
-    if len(shape) > 2 and shape[1] == channels:
+def _remedy(shape: Shape, channels: int, axes: int, single: str) -> str:
+    """Return the remedy for a shape that should have so many axes: `single` where an axis of one channel is missing."""
+    if len(shape) == axes:
+        return displaced(shape, channels)
+    if len(shape) == axes - 1 and shape[-1] == channels:
+        return ": give it a batch, x[None, ...]"
+    return single if len(shape) == axes - 1 and channels == 1 else ""
+
+
+def displaced(shape: Shape, channels: int) -> str:
+    """Return the remedy for channels that are not where, or not as many as, they should be."""
+    if len(shape) in (3, 4) and shape[1] == channels:
         axes = "0, 2, 3, 1" if len(shape) == 4 else "0, 2, 1"
         return f": the channels come first there, as in PyTorch: move them to the end, x.transpose({axes})"
     return f": the layer before it or the data must have {channels} channels"
 
 
 def fitting(layer: Layer, grid: Grid, shape: Shape) -> Pair:
-    """Return the height and width that a kernel makes of images (N, H, W, …); ShapeError if they are too small."""
-    size = grid.output((shape[1], shape[2]))
-    if min(size) < 1:
-        least = [max(1, n - p - q) for n, p, q in zip(grid.reach, grid.before, grid.after, strict=True)]
-        raise ShapeError(f"expects images of at least {least[0]}×{least[1]}, got {shape[1]}×{shape[2]}", str(layer))
-    return size
+    """Return the height and width that a kernel makes of images or sequences; ShapeError if they are too small."""
+    h, w = shape[1:3] if len(shape) == 4 else (1, shape[1])
+    rows, columns = (max(1, n - p - q) for n, p, q in zip(grid.reach, grid.before, grid.after, strict=True))
+    if h < rows or w < columns:
+        least = f"images of at least {rows}×{columns}, got {h}×{w}"
+        if len(shape) == 3:
+            least = f"sequences of at least {columns}, got {w}"
+        raise ShapeError(f"expects {least}", who=str(layer))
+    return grid.output((h, w))
 
 
 def _both(value: int | Pair) -> Pair:

@@ -12,6 +12,7 @@ from xpnet.arrays import Array, Namespace, device, sum_rows
 from xpnet.checks import integer, number, settle
 from xpnet.errors import ShapeError
 from xpnet.layers.base import Context, Layer, Params, Pullback
+from xpnet.layers.convolution import displaced
 from xpnet.parameters import Parameter, Shape, ones
 
 
@@ -256,6 +257,6 @@ def _factor_and_shift(n: int) -> tuple[Parameter, Parameter]:
 def _features(layer: Layer, shape: Shape, n: int) -> Shape:
     """Return the shape; ShapeError unless its last axis has n features."""
     if len(shape) < 2 or shape[-1] != n:
-        remedy = ": channels come last here" if len(shape) > 2 and shape[1] == n else ""
+        remedy = displaced(shape, n) if len(shape) > 1 else ": give it a batch, x[None, ...]"
         raise ShapeError(f"expects {n} channels in the last axis, got {shape}{remedy}", who=str(layer))
     return shape

@@ -9,7 +9,7 @@ from functools import reduce
 from math import prod
 from operator import add
 
-from xpnet.arrays import Array, Namespace, device
+from xpnet.arrays import Array, Namespace
 from xpnet.geometry import Grid, Pair
 
 
@@ -70,8 +70,8 @@ def _place(xp: Namespace, part: Array, axis: int, stride: int, start: int, lengt
     """Return zeros of this length along an axis, with the part's rows at start, start + stride, …"""
     shape = list(part.shape)
     if stride > 1:
-        gaps = xp.zeros((*shape[: axis + 1], stride - 1, *shape[axis + 1 :]), dtype=part.dtype, device=device(part))
-        part = xp.concat([xp.expand_dims(part, axis=axis + 1), gaps], axis=axis + 1)
+        part = xp.expand_dims(part, axis=axis + 1)
+        part = xp.concat([part, *[xp.zeros_like(part)] * (stride - 1)], axis=axis + 1)
         part = xp.reshape(part, (*shape[:axis], shape[axis] * stride, *shape[axis + 1 :]))
     reach = min(part.shape[axis], length - start)
     part = part[:, :reach, ...] if axis == 1 else part[:, :, :reach, ...]

@@ -15,6 +15,8 @@ from xpnet.layers.convolution import fitting
 from xpnet.layers.patches import pieces, spread
 from xpnet.parameters import Shape
 
+PIXEL = Grid((1, 1))
+
 
 @dataclass(frozen=True)
 class MaxPool2d(Layer):
@@ -51,8 +53,7 @@ class MaxPool2d(Layer):
 
     def output_shape(self, shape: Shape) -> Shape:
         """(N, H, W, C) -> (N, H′, W′, C)."""
-        _check(self, shape)
-        return (shape[0], *fitting(self, self.grid, shape), shape[3])
+        return (shape[0], *_check(self, shape, self.grid), shape[3])
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Pullback]:
         """Return the largest of each patch, and the pullback."""
@@ -158,8 +159,9 @@ def _without_parameters(back: Any) -> Pullback:
     return lambda dy, need_dx=True, out=(): (back(dy) if need_dx else None, ())
 
 
-def _check(layer: Layer, shape: Shape) -> None:
-    """Raise ShapeError unless this is the shape of images (N, H, W, C) of at least one pixel."""
-    if len(shape) != 4 or min(shape[1:3]) < 1:
+def _check(layer: Layer, shape: Shape, grid: Grid = PIXEL) -> Pair:
+    """Return the height and width that a kernel makes of images (N, H, W, C); ShapeError if they are none, or small."""
+    if len(shape) != 4:
         remedy = ": add Channels() before it, which gives images their channel axis" if len(shape) == 3 else ""
         raise ShapeError(f"expects images (N, H, W, C), got {shape}{remedy}", who=str(layer))
+    return fitting(layer, grid, shape)
