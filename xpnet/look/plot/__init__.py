@@ -7,8 +7,9 @@ Colours are Okabe and Ito's, which colour-blind readers can tell apart; text and
 
 from xpnet.look.plot.canvas import colour
 from xpnet.look.plot.curves import curves, history, layers, max_weight, microscope, trouble
+from xpnet.look.plot.features import feature_maps, filters, weights
 from xpnet.look.plot.functions import loss, loss_functions
-from xpnet.look.plot.images import confusion_matrix, images, mistakes, weights
+from xpnet.look.plot.images import confusion_matrix, images, mistakes, samples
 from xpnet.look.plot.regions import decision_regions, scatter, training
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "confusion_matrix",
     "curves",
     "decision_regions",
+    "feature_maps",
+    "filters",
     "history",
     "images",
     "layers",
@@ -24,6 +27,7 @@ __all__ = [
     "max_weight",
     "microscope",
     "mistakes",
+    "samples",
     "scatter",
     "training",
     "trouble",

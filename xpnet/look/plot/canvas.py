@@ -1,5 +1,7 @@
 """What every picture stands on: matplotlib, imported when it is needed, the colours, and arrays brought home."""
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -51,6 +53,30 @@ def sheet(figure: Sheet | None, size: tuple[float, float]) -> Sheet:
     if figure is not None and not hasattr(figure, "subplots"):
         raise TypeError(f"figure= takes a matplotlib Figure, got {type(figure).__name__}: pass plt.figure()")
     return plt.figure(figsize=size, layout="constrained") if figure is None else figure
+
+
+def panels(count: int, figure: Sheet | None, shape: Sequence[int] = (1, 1)) -> tuple[Sheet, list[Any]]:
+    """Return a figure and `count` panels without axes on it, for images of this height and width.
+
+    It is wider than high, and its last row full if possible.
+    """
+    high = min(max(shape[0] / shape[1], 0.25), 4.0)
+    root, wide = math.sqrt(count), 1.6 * math.sqrt(high)
+    least = math.ceil(root * min(wide, 1.0))
+    columns = min(range(least, min(2 * least, count) + 1), key=lambda n: (-count % n, abs(n - wide * root)))
+    rows = math.ceil(count / columns)
+    figure = sheet(figure, (1.25 * columns + 0.8, (1.25 * high + 0.15) * rows + 0.2))
+    cells = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for ax in cells:
+        ax.set_axis_off()
+    return figure, cells[:count]
+
+
+def positive(count: int) -> int:
+    """Return how many panels to draw; ValueError unless there is one."""
+    if not count >= 1:
+        raise ValueError(f"count must be at least 1, got {count}")
+    return int(count)
 
 
 def colour(k: int) -> str:

@@ -1,8 +1,6 @@
-"""What is best seen as an image: weights, digits, the confusion matrix."""
+"""Pictures of the data, and how they were classified; the confusion matrix."""
 
-import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,48 +15,13 @@ from xpnet.look.plot.canvas import (
     class_numbers,
     colour,
     host,
-    pyplot,
-    ramp,
+    panels,
+    positive,
     readable,
-    sheet,
 )
 
-if TYPE_CHECKING:
-    from xpnet.model import Model
-
-
-def weights(
-    source: "Model | Array",
-    shape: tuple[int, int] | None = None,
-    count: int = 24,
-    titles: Sequence[object] = (),
-    figure: Sheet | None = None,
-) -> Sheet:
-    """Draw the weights of the first units of the first layer as images: blue below zero, orange above.
-
-    `source` is a Model, or a matrix W (I, O); `shape` is the image's, height times width being I; a square if left out.
-    """
-    matrix = _first_matrix(source) if hasattr(source, "net") else host(source, "weights: the matrix")
-    if matrix.ndim != 2 or not matrix.size:
-        raise ShapeError(f"weights needs a matrix (I, O), got {matrix.shape}: pass a Model or one matrix")
-    inputs, units = matrix.shape
-    side = math.isqrt(inputs)
-    height, width = (side, side) if shape is None else _pair("weights: shape", shape)
-    if height * width != inputs:
-        raise ShapeError(f"weights: {inputs} inputs are no image of {height} x {width}: pass shape=(height, width)")
-    count = min(_positive(count), units)
-    titles = list(titles)
-    figure, cells = _grid(count, figure)
-    background = pyplot().rcParams["axes.facecolor"]
-    shades = ramp("weights", colour(0), background, colour(1))
-    shown = np.abs(matrix[:, :count])
-    limit = float(np.quantile(shown[np.isfinite(shown)], 0.998)) if np.any(np.isfinite(shown)) else 0.0
-    limit = limit or 1.0
-    for unit, ax in enumerate(cells):
-        picture = ax.imshow(matrix[:, unit].reshape(height, width), cmap=shades, vmin=-limit, vmax=limit)
-        ax.set_title(str(titles[unit] if unit < len(titles) else f"unit {unit}"), fontsize="small", pad=3)
-    figure.colorbar(picture, ax=cells, label="weight", shrink=0.8, extend="both")
-    return figure
+LINE = 17
+"""Letters of a title beyond which it is broken into two lines."""
 
 
 def images(
@@ -67,15 +30,41 @@ def images(
     count: int = 24,
     figure: Sheet | None = None,
 ) -> Sheet:
-    """Draw the first pictures (N, H, W), a title above each."""
-    pictures, titles = host(pictures, "images: pictures"), list(titles)
-    if pictures.ndim != 3 or not len(pictures):
-        raise ShapeError(f"images needs pictures (N, H, W), at least one, got {pictures.shape}: reshape them")
-    figure, cells = _grid(min(_positive(count), len(pictures)), figure)
-    for k, ax in enumerate(cells):
-        ax.imshow(pictures[k], cmap="gray", vmin=pictures.min(), vmax=pictures.max())
-        ax.set_title(str(titles[k]) if k < len(titles) else "", fontsize="small", pad=3)
+    """Draw the first pictures, grey (N, H, W) or (N, H, W, 1) or in colours (N, H, W, 3), a title above each.
+
+    Black is the least number of all grey pictures, white the largest. Colours are bytes 0..255 or numbers in 0..1;
+    other numbers, such as those of standardized pictures, are drawn from the least to the largest.
+    """
+    pictures = as_pictures("images", pictures)
+    figure, cells = panels(min(positive(count), len(pictures)), figure, pictures.shape[1:3])
+    show(cells, pictures, titles)
     return figure
+
+
+def samples(
+    pictures: Array,
+    labels: Array,
+    prediction: Array | None = None,
+    count: int = 24,
+    names: Sequence[object] | None = None,
+    figure: Sheet | None = None,
+) -> Sheet:
+    """Draw pictures with their labels and, if there is a prediction, what they were taken for.
+
+    pictures as in `images`, labels (N,), prediction (N, C) or one score a sample; `names` are those of the classes.
+    With a prediction the mistakes come first, then what is right, both by how far the best wrong class leads the right
+    one, in scores or probabilities: the worst mistake is the first, and what is most surely right the last.
+    """
+    pictures = as_pictures("samples", pictures)
+    if prediction is None:
+        numbers = class_numbers(labels, len(pictures), "samples", None if names is None else len(names))
+        captions = [str(k if names is None else names[k]) for k in numbers]
+        return images(pictures, captions, count, figure)
+    numbers, scores = _judged("samples", pictures, labels, prediction)
+    titles = _names("samples", names, scores.shape[1])
+    order = _worst_first(scores, numbers)[: positive(count)]
+    captions = [_caption(titles[numbers[k]], titles[scores[k].argmax()]) for k in order]
+    return images(pictures[order], captions, count, figure)
 
 
 def mistakes(
@@ -84,23 +73,18 @@ def mistakes(
     labels: Array,
     count: int = 20,
     figure: Sheet | None = None,
+    names: Sequence[object] | None = None,
 ) -> Sheet:
-    """Draw the worst mistakes first: where the wrong class leads the right one by most, in scores or probabilities.
+    """Draw `samples` that are classified wrong and no others, the worst mistake first.
 
-    pictures (N, H, W), prediction (N, C), labels (N,).
+    pictures as in `images`, prediction (N, C) or one score a sample, labels (N,).
     """
-    pictures, prediction = host(pictures, "mistakes: pictures"), _scores("mistakes", prediction)
-    labels = class_numbers(labels, len(prediction), "mistakes", prediction.shape[1])
-    if len(pictures) != len(prediction):
-        raise ShapeError(f"mistakes: {len(pictures)} pictures, but predictions for {len(prediction)}: pass those shown")
-    chosen = prediction.argmax(axis=1)
-    lead = prediction.max(axis=1) - prediction[np.arange(len(labels)), labels]
-    wrong = np.flatnonzero(chosen != labels)
-    if not wrong.size:
+    pictures = as_pictures("mistakes", pictures)
+    numbers, scores = _judged("mistakes", pictures, labels, prediction)
+    wrong = scores.argmax(axis=1) != numbers
+    if not wrong.any():
         raise DataError("mistakes: there are none, every sample is classified right")
-    worst = wrong[np.argsort(-lead[wrong], kind="stable")][: _positive(count)]
-    titles = [f"{labels[k]} taken for {chosen[k]}" for k in worst]
-    return images(pictures[worst], titles, count, figure)
+    return samples(pictures[wrong], numbers[wrong], scores[wrong], count, names, figure)
 
 
 def confusion_matrix(
@@ -117,9 +101,7 @@ def confusion_matrix(
     scores = _scores("confusion_matrix", prediction)
     classes = scores.shape[1]
     true = class_numbers(labels, len(scores), "confusion_matrix", classes)
-    ticks = [str(name) for name in (range(classes) if names is None else names)]
-    if len(ticks) != classes:
-        raise DataError(f"confusion_matrix: {len(ticks)} names for {classes} classes: pass a name for each")
+    ticks = _names("confusion_matrix", names, classes)
     table = host(metrics.confusion_matrix(scores, true))
     size = 0.47 * min(classes, LEGIBLE)
     ax = axes(ax, (size + 2.0, size + 1.6))
@@ -163,6 +145,71 @@ def _named(ax: Axes, names: Sequence[str]) -> None:
         axis.set_major_formatter(FuncFormatter(lambda k, _: names[int(k)] if 0 <= k < len(names) else ""))
 
 
+def as_pictures(who: str, pictures: Array) -> np.ndarray:
+    """Return pictures (N, H, W) or (N, H, W, 3) as a NumPy array; ShapeError if they are none."""
+    drawn = host(pictures, f"{who}: pictures")
+    if drawn.ndim == 4 and drawn.shape[3] == 1:
+        drawn = drawn[..., 0]
+    if not drawn.size or (drawn.ndim != 3 and drawn.shape[3:] != (3,)):
+        first = drawn.ndim == 4 and drawn.shape[1] in (1, 3)
+        remedy = "move the channels to the end, x.transpose(0, 2, 3, 1)" if first else "reshape them"
+        raise ShapeError(
+            f"{who} needs pictures (N, H, W), (N, H, W, 1) or (N, H, W, 3), at least one, got {drawn.shape}: {remedy}"
+        )
+    return drawn
+
+
+def _in_range(colours: np.ndarray) -> np.ndarray:
+    """Return colours in 0..1: bytes divided by 255, other numbers that go beyond moved there all alike."""
+    low, high = float(np.nanmin(colours)), float(np.nanmax(colours))
+    if colours.dtype.kind in "iu" and low >= 0 and high <= 255:
+        low, high = 0.0, 255.0
+    elif low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    return np.asarray((colours.astype(np.float64) - low) / ((high - low) or 1.0))
+
+
+def show(cells: Sequence[Axes], pictures: np.ndarray, titles: Sequence[object]) -> None:
+    """Draw the first pictures, one on each panel, on one scale, and a title above."""
+    titles, low, high = list(titles), pictures.min(), pictures.max()
+    drawn = pictures[: len(cells)] if pictures.ndim == 3 else _in_range(pictures[: len(cells)])
+    for k, ax in enumerate(cells):
+        ax.imshow(drawn[k], cmap="gray", vmin=low, vmax=high)
+        ax.set_title(str(titles[k]) if k < len(titles) else "", fontsize="small", pad=3)
+
+
+def _worst_first(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the order of samples: the mistakes, then the others, by the lead of the best wrong class."""
+    rows, others = np.arange(len(labels)), scores.copy()
+    others[rows, labels] = -np.inf
+    with np.errstate(invalid="ignore"):
+        lead = others.max(axis=1) - scores[rows, labels]
+    return np.lexsort((-lead, scores.argmax(axis=1) == labels))
+
+
+def _caption(label: str, chosen: str) -> str:
+    """Return the title of a sample: its label and, if it is another, the class it was taken for."""
+    if label == chosen:
+        return label
+    return f"{label}{chr(10) if len(label + chosen) + 11 > LINE else ' '}taken for {chosen}"
+
+
+def _names(who: str, names: Sequence[object] | None, classes: int) -> list[str]:
+    """Return a name for each class, its number if it has no other."""
+    found = [str(name) for name in (range(classes) if names is None else names)]
+    if len(found) != classes:
+        raise DataError(f"{who}: {len(found)} names for {classes} classes: pass a name for each")
+    return found
+
+
+def _judged(who: str, pictures: np.ndarray, labels: Array, prediction: Array) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels (N,) and scores (N, C), which belong to the pictures."""
+    scores = _scores(who, prediction)
+    if len(pictures) != len(scores):
+        raise ShapeError(f"{who}: {len(pictures)} pictures, but predictions for {len(scores)}: pass those shown")
+    return class_numbers(labels, len(scores), who, scores.shape[1]), scores
+
+
 def _scores(who: str, prediction: Array) -> np.ndarray:
     """Return scores (N, C) as numbers of some precision; one score a sample becomes two columns, 0 and the score."""
     scores = host(prediction, f"{who}: prediction")
@@ -174,36 +221,3 @@ def _scores(who: str, prediction: Array) -> np.ndarray:
     if scores.ndim != 2 or not len(scores):
         raise ShapeError(f"{who} needs a prediction (N, C) for at least one sample, got {scores.shape}")
     return scores
-
-
-def _positive(count: int) -> int:
-    if not count >= 1:
-        raise ValueError(f"count must be at least 1, got {count}")
-    return int(count)
-
-
-def _pair(who: str, pair: object) -> tuple[int, int]:
-    """Return two whole numbers; ValueError if they are no such."""
-    numbers = host(pair, who)
-    if numbers.shape != (2,) or numbers.dtype.kind not in "iu":
-        raise ValueError(f"{who} must be two integers, got {pair!r}")
-    return int(numbers[0]), int(numbers[1])
-
-
-def _first_matrix(model: "Model") -> np.ndarray:
-    for window in model.net.windows(model.theta).values():
-        if window.ndim == 2:
-            return host(window)
-    raise DataError("weights: the network has no matrix of weights")
-
-
-def _grid(count: int, figure: Sheet | None) -> tuple[Sheet, list[Any]]:
-    """Return a figure and `count` panels without axes on it: wider than high, and the last row full if possible."""
-    root = math.sqrt(count)
-    columns = min(range(math.ceil(root), math.ceil(2 * root) + 1), key=lambda n: (-count % n, abs(n - 1.6 * root)))
-    rows = math.ceil(count / columns)
-    figure = sheet(figure, (1.25 * columns + 0.8, 1.4 * rows + 0.2))
-    cells = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for ax in cells:
-        ax.set_axis_off()
-    return figure, cells[:count]
