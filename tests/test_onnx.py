@@ -267,10 +267,20 @@ def test_a_layer_that_cannot_be_expressed_is_named(net, name, tmp_path):
     assert not (tmp_path / "net.onnx").exists()
 
 
-def test_several_inputs_are_refused(tmp_path):
-    net = xn.Parallel(xn.Linear(2, 3), xn.Linear(4, 3))
-    with pytest.raises(NotImplementedError, match=r"^a file has one input, got the shapes of 2: export the towers"):
-        export_onnx(model_of(net), tmp_path / "net.onnx", input_shape=((2,), (4,)))
+def test_two_inputs_through_one_tower(tmp_path):
+    import onnxruntime
+
+    tower = xn.Shared("tower", xn.Sequential(xn.Linear(4, 3), xn.BatchNorm(3), xn.Tanh()))
+    net = xn.Sequential(xn.Parallel(tower, tower, join="concat"), xn.Linear(6, 2))
+    model, path = model_of(net), tmp_path / "net.onnx"
+    export_onnx(model, path, input_shape=((4,), (4,)))
+    session = onnxruntime.InferenceSession(str(path))
+    assert [(one.name, one.shape) for one in session.get_inputs()] == [("input_0", ["N", 4]), ("input_1", ["N", 4])]
+    x = np.random.default_rng(0).normal(size=(2, 7, 4)).astype(np.float32)
+    for n in (1, 3, 7):
+        (y,) = session.run(None, {"input_0": x[0, :n], "input_1": x[1, :n]})
+        np.testing.assert_allclose(y, model.predict((x[0, :n], x[1, :n])), rtol=0, atol=1e-5)
+    assert not np.allclose(model.predict((x[0], x[1])), model.predict((x[1], x[0])), atol=1e-3)
 
 
 def test_wrong_shapes_and_paths(tmp_path):

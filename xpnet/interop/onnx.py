@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.arrays import Array
+from xpnet.arrays import Array, each, is_floating
 from xpnet.backends import Backend
 from xpnet.errors import ShapeError
 from xpnet.files import storage
@@ -40,29 +40,29 @@ def export_onnx(
     """Write the model's network as an ONNX file with one input, "input" (N, …), and one output, "output".
 
     `input_shape` is one sample's, (H, W, C) for images; left out, the features that the first weight takes. A
-    convolution takes images of any size: there it must be given. `input_dtype` is the model's
-    unless given: "uint8" for raw bytes, say, or "float64", which is rounded to the model's at once. `labels` (the names
-    of the classes, one for each output, or two for one output), the factor and shift of a Scale at the network's front,
-    and `metadata` of your own are in the file's metadata_props, as JSON.
+    convolution takes images of any size: there it must be given; and so for several inputs, a shape for each, which are
+    called "input_0", "input_1", … `input_dtype` is the model's unless given: "uint8" for raw bytes, say, or "float64",
+    which is rounded to the model's at once. `labels` (the names of the classes, one for each output, or two for one
+    output), the factor and shift of a Scale at the network's front, and `metadata` of your own are in the file's
+    metadata_props, as JSON.
 
-    NotImplementedError names a layer that ONNX cannot express, and refuses a network of several inputs.
+    NotImplementedError names a layer that ONNX cannot express.
     """
-    if input_shape is not None and any(isinstance(part, Sequence) for part in input_shape):
-        raise NotImplementedError(
-            f"a file has one input, got the shapes of {len(input_shape)}: export the towers alone"
-        )
     ndx, onnx = _libraries()
     weights = model.net.windows(model.theta)
     host = {name: model.backend.asnumpy(array) for name, array in (weights | model.buffers).items()}
-    sample = _sample_shape(model) if input_shape is None else tuple(input_shape)
+    sample: Any = _sample_shape(model) if input_shape is None else tuple(input_shape)
+    several = any(isinstance(part, Sequence) for part in sample)
+    samples = {f"input_{k}": tuple(one) for k, one in enumerate(sample)} if several else {"input": sample}
+    free: Any = tuple((None, *one) for one in samples.values()) if several else (None, *sample)
     dtype = model.dtype if input_dtype is None else input_dtype
     if dtype not in INPUTS:
         raise ValueError(f"input_dtype must be one of {', '.join(INPUTS)}, got {dtype!r}")
-    names = None if labels is None else _names(labels, model.net.output_shape((None, *sample)))  # type: ignore[arg-type]
-    x = ndx.argument(shape=("N", *sample), dtype=getattr(ndx, dtype))
+    names = None if labels is None else _names(labels, model.net.output_shape(free))
+    given = {name: ndx.argument(shape=("N", *one), dtype=getattr(ndx, dtype)) for name, one in samples.items()}
     known = {name: ndx.argument(shape=array.shape, dtype=getattr(ndx, model.dtype)) for name, array in host.items()}
-    y = _traced(model, known, x, (None, *sample), ndx)
-    proto = ndx.build({"input": x, **known}, {"output": y})
+    y = _traced(model, known, tuple(given.values()) if several else given["input"], free, ndx)
+    proto = ndx.build(given | known, {"output": y})
     _unguard(proto.graph)
     _settle(proto.graph, host, onnx)
     onnx.helper.set_model_props(proto, {key: json.dumps(value) for key, value in _about(model, names, metadata)})
@@ -132,14 +132,19 @@ class _Tracing(Backend):
         return type(array).__module__.partition(".")[0] == self.name
 
 
-def _traced(model: Model, known: Mapping[str, Array], x: Array, shape: tuple[Any, ...], ndx: Any) -> Array:
+def _traced(model: Model, known: Mapping[str, Array], x: Any, shape: Any, ndx: Any) -> Array:
     """Return the output for an input yet to come; NotImplementedError names the layer that fails."""
     backend, done = _Tracing("ndonnx", _Namespace(ndx), None), set[str]()
     theta = tuple(known[window.name] for window in model.net.layout)
     buffers = {p.name: known[p.name] for p in model.net.buffers()}
     leaves = list(model.net.walk(shape))  # ShapeError if the input does not fit
-    if x.dtype != getattr(ndx, model.dtype) and backend.xp.isdtype(x.dtype, "real floating"):
-        x = ndx.astype(x, getattr(ndx, model.dtype))  # as predict does
+
+    def settled(part: Array) -> Array:
+        """As predict does it."""
+        rounds = part.dtype != getattr(ndx, model.dtype) and is_floating(backend.xp, part)
+        return ndx.astype(part, getattr(ndx, model.dtype)) if rounds else part
+
+    x = each(settled, x)
     try:
         y, _ = model.net(theta, x, buffers=buffers, watch=lambda path, _: done.add(path), backend=backend)
     except Exception as error:
