@@ -12,12 +12,19 @@ from xpnet.backends import backend as find_backend
 from xpnet.data.batches import gather
 from xpnet.layers import (
     GELU,
+    AvgPool2d,
+    BatchNorm,
     Context,
+    Conv2d,
+    ConvTranspose2d,
     Dropout,
     Flatten,
+    GroupNorm,
     Layer,
     LeakyReLU,
     Linear,
+    MaxPool2d,
+    Parallel,
     ReLU,
     Residual,
     Scale,
@@ -46,6 +53,7 @@ LAYERS: list[tuple[Layer, Shape]] = [
     (Tanh(), (4, 9)),
     (Sigmoid(), (4, 9)),
     (GELU(), (4, 9)),
+    (GELU("none"), (4, 9)),
     (SiLU(), (4, 9)),
     (Softmax(), (4, 9)),
     (Flatten(), (3, 4, 2)),
@@ -54,6 +62,15 @@ LAYERS: list[tuple[Layer, Shape]] = [
     (Residual(Linear(6, 6), Tanh()), (5, 6)),
     (Sequential(Linear(9, 8), ReLU(), Linear(8, 7), ReLU(), Dropout(0.2), Linear(7, 4), ReLU()), (5, 9)),
     (Sequential(Linear(3, 129), ReLU(), Linear(129, 1)), (1, 3)),
+    (Parallel(Linear(6, 3), Sequential(), join="concat"), (5, 6)),
+    (Conv2d(3, 4, 3, stride=2, padding=1), (4, 9, 8, 3)),
+    (Conv2d(4, 8, (3, 2), padding="same", dilation=2, groups=2), (3, 6, 7, 4)),
+    (Conv2d(4, 4, 3, groups=4, bias=False), (3, 6, 7, 4)),
+    (ConvTranspose2d(4, 3, 3, stride=2, padding=1, output_padding=1), (3, 4, 5, 4)),
+    (MaxPool2d(3, 2, 1), (3, 7, 6, 4)),
+    (AvgPool2d(2), (3, 7, 6, 4)),
+    (BatchNorm(5), (4, 3, 2, 5)),
+    (GroupNorm(2, 6), (4, 3, 2, 6)),
 ]
 LARGE: tuple[Layer, Shape] = (Sequential(Linear(784, 130), ReLU(), Linear(130, 10)), (128, 784))
 
