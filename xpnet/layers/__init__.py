@@ -1,6 +1,8 @@
 """The layers, each a function that returns its value and its pullback."""
 
 from xpnet.layers.activations import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
+from xpnet.layers.affine import RandomAffine, RandomRotate
+from xpnet.layers.augmentation import Cutout, RandomCrop, RandomFlip, RandomShift
 from xpnet.layers.base import Context, Layer, Params, Pullback
 from xpnet.layers.compose import Residual, Sequential
 from xpnet.layers.convolution import Conv1d, Conv2d, ConvTranspose2d
@@ -19,6 +21,7 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "ConvTranspose2d",
+    "Cutout",
     "Dropout",
     "Dropout2d",
     "Flatten",
@@ -32,6 +35,11 @@ __all__ = [
     "Params",
     "Pullback",
     "RMSNorm",
+    "RandomAffine",
+    "RandomCrop",
+    "RandomFlip",
+    "RandomRotate",
+    "RandomShift",
     "ReLU",
     "Residual",
     "Scale",
