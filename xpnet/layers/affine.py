@@ -4,6 +4,7 @@ No sine is taken on the device: a table of matrices of whole numbers is made on 
 columns, and where a pixel reads is then reckoned in whole parts of a pixel. So it is the same place on every backend.
 """
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from math import cos, radians, sin, tan
@@ -34,9 +35,9 @@ class Affine(Augmentation):
     """What RandomAffine and RandomRotate share: y at q is x at A(q − centre − t) + centre."""
 
     @property
+    @abstractmethod
     def ranges(self) -> tuple[Range, Range, Range]:
         """The ranges of the angle, the shear and the scale."""
-        raise NotImplementedError
 
     def reach(self, size: Pair) -> Pair:
         """Return how many rows and columns images of this height and width are moved at most."""

@@ -5,6 +5,7 @@ in the batch alone: so they are the same on every backend, and nothing waits for
 `Channels()` goes before, for grey ones. Rotations are next door, in `affine`.
 """
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
 from xpnet.arrays import Array, Namespace, device
@@ -17,7 +18,6 @@ from xpnet.parameters import Shape
 from xpnet.random import bernoulli, mask_key, uniform_integers
 
 
-@dataclass(frozen=True)
 class Augmentation(Layer):
     """What all have in common: images (N, H, W, C), the same shape out, and y = x unless this is training."""
 
@@ -35,12 +35,12 @@ class Augmentation(Layer):
         return self.change(x, ctx)
 
     def rest(self, x: Array, ctx: Context) -> tuple[Array, Pullback]:
-        """Return what comes out without training."""
+        """Return what comes out without training, and the pullback."""
         return x, lambda dy, need_dx=True, out=(): (dy, ())
 
+    @abstractmethod
     def change(self, x: Array, ctx: Context) -> tuple[Array, Pullback]:
-        """Return what comes out in training."""
-        raise NotImplementedError
+        """Return what comes out in training, and the pullback."""
 
     def draw(self, x: Array, ctx: Context, low: int, high: int, purpose: str) -> Array:
         """Return a whole number for each image, low ≤ number < high: int32 (N,)."""
