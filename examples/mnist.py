@@ -6,7 +6,9 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 started = time.perf_counter()
 
@@ -19,15 +21,21 @@ PEAK_RATES = {"sgd": 0.3, "momentum": 0.1, "rmsprop": 2e-3, "adam": 4e-3, "adamw
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--backend", help="auto, numpy, cupy, torch, jax or strict, perhaps with a device: cupy:1")
+    parser = common_arguments(__doc__, epochs=8, optimizer="adam")
     parser.add_argument("--layers", type=sizes, default="784,128,10", help="the sizes of the layers, input to output")
     parser.add_argument("--activation", choices=ACTIVATIONS, default="relu", help="between the linear layers")
-    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
+    return parser.parse_args()
+
+
+def common_arguments(description: str | None, epochs: int, optimizer: str) -> argparse.ArgumentParser:
+    """Return a parser of what every network on MNIST can be told; `images.py` adds its own to it as well."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--backend", help="auto, numpy, cupy, torch, jax or strict, perhaps with a device: cupy:1")
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default=optimizer)
     parser.add_argument(
         "--lr", type=above_zero, help="the highest learning rate of a one-cycle schedule (default: by optimizer)"
     )
-    parser.add_argument("--epochs", type=positive, default=8)
+    parser.add_argument("--epochs", type=positive, default=epochs)
     parser.add_argument("--batch-size", type=positive, default=128)
     parser.add_argument("--seed", type=natural, default=0)
     parser.add_argument(
@@ -37,7 +45,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--every", type=positive, metavar="STEPS", help="and within the epoch after so many steps")
     parser.add_argument("--resume", metavar="PATH", help="go on from a checkpoint, with the settings it was begun with")
     parser.add_argument("--json", type=writable, metavar="PATH", help="write settings, history and results here")
-    return parser.parse_args()
+    return parser
 
 
 def sizes(text: str) -> list[int]:
@@ -86,22 +94,21 @@ def network(layers: list[int], activation: str) -> xn.Sequential:
     return xn.Sequential(*net[:-1])
 
 
-def new_model(args: argparse.Namespace, backend: xn.Backend, samples: int) -> xn.Model:
+def new_model(args: argparse.Namespace, net: xn.Layer, backend: xn.Backend, samples: int, **settings: Any) -> xn.Model:
     """Return an untrained model; its learning rate rises and falls once over all the steps."""
     schedule = xn.one_cycle(args.lr, steps=args.epochs * -(-samples // args.batch_size))
-    settings = {"momentum": 0.9} if args.optimizer == "momentum" else {}
+    settings |= {"momentum": 0.9} if args.optimizer == "momentum" else {}
     optimizer = OPTIMIZERS[args.optimizer](schedule, **settings)
-    net = network(args.layers, args.activation)
     return xn.Model(net, xn.cross_entropy, optimizer, seed=args.seed, backend=backend, metrics=["accuracy"])
 
 
-def main() -> None:
-    args = arguments()
+def train(args: argparse.Namespace, net: xn.Layer, **settings: Any) -> None:
+    """Train a network, or go on from a checkpoint, with these settings of its optimizer; report, save."""
     args.lr = args.lr or PEAK_RATES[args.optimizer]
     backend = xn.backend(args.backend)
     print(f"{backend.name} on {backend.device}: {backend.reason}")
     (images, labels), (test_images, test_labels) = xn.datasets.mnist()
-    model = xn.load(args.resume, backend) if args.resume else new_model(args, backend, len(images))
+    model = xn.load(args.resume, backend) if args.resume else new_model(args, net, backend, len(images), **settings)
     print(model.net.summary((None, 28, 28)))
 
     begun = time.perf_counter()
@@ -132,8 +139,18 @@ def main() -> None:
             json.dump(result, file, indent=2)
 
 
-if __name__ == "__main__":
+def main(program: Callable[[], None]) -> None:
+    """Run a program; end with one line for what went wrong with its input, its device or its numbers."""
     try:
-        main()
+        program()
     except (xn.BackendError, xn.DataError, xn.NonFiniteError, xn.CheckpointError, OSError) as error:
         sys.exit(f"error: {error}")
+
+
+def program() -> None:
+    args = arguments()
+    train(args, network(args.layers, args.activation))
+
+
+if __name__ == "__main__":
+    main(program)

@@ -65,7 +65,21 @@ def bernoulli(xp: Namespace, shape: tuple[int, ...], p: float, key: int | Array,
 
     `key` is an integer or a 0-d int32 array; the same key, purpose and shape give the same bits on every backend.
     """
-    stream = digest(purpose, 32) - 2**31
     threshold = min(round(p * 2**32), 2**32 - 1) - 2**31
-    words = xp.arange(math.prod(shape), dtype=xp.int32, device=device) ^ (key ^ stream)
-    return xp.reshape(hash32(words) < threshold, shape)
+    return xp.reshape(words(xp, math.prod(shape), key, purpose, device) < threshold, shape)
+
+
+def uniform_integers(
+    xp: Namespace, count: int, low: int, high: int, key: int | Array, purpose: str, device: object
+) -> Array:
+    """Return integers, low ≤ n < high, all equally likely to within (high − low) / 2³¹: int32 (count,).
+
+    n = low + hash32(index ^ key ^ digest(purpose)) modulo (high − low), of the hash the lower 31 bits.
+    """
+    return (words(xp, count, key, purpose, device) & 0x7FFFFFFF) % (high - low) + low
+
+
+def words(xp: Namespace, count: int, key: int | Array, purpose: str, device: object) -> Array:
+    """Return hash32(index ^ key ^ digest(purpose)): int32 (count,)."""
+    stream = digest(purpose, 32) - 2**31
+    return hash32(xp.arange(count, dtype=xp.int32, device=device) ^ (key ^ stream))

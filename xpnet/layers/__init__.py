@@ -15,6 +15,8 @@ from xpnet.layers.activations import (
     Softplus,
     Tanh,
 )
+from xpnet.layers.affine import RandomAffine, RandomRotate
+from xpnet.layers.augmentation import Cutout, RandomCrop, RandomFlip, RandomShift
 from xpnet.layers.base import Context, Layer, Params, Pullback
 from xpnet.layers.compose import Residual, Sequential
 from xpnet.layers.convolution import Conv1d, Conv2d, ConvTranspose2d
@@ -35,6 +37,7 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "ConvTranspose2d",
+    "Cutout",
     "Dropout",
     "Dropout2d",
     "Flatten",
@@ -53,6 +56,11 @@ __all__ = [
     "Params",
     "Pullback",
     "RMSNorm",
+    "RandomAffine",
+    "RandomCrop",
+    "RandomFlip",
+    "RandomRotate",
+    "RandomShift",
     "ReLU",
     "Residual",
     "Scale",
