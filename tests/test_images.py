@@ -135,7 +135,9 @@ def test_layer_keeps_the_contract_where_each_operation_is_compiled(backend, laye
 def windows(x, layer, grid):
     """Yield for each output (n, h, w) and each tap (i, j) what it reads of images: a row of channels, None outside."""
     (p, q), (s, t), (d, e) = grid.before, grid.stride, grid.dilation
-    _, *size, _ = layer.output_shape(x.shape)
+    height, width = x.shape[1] + p + grid.after[0], x.shape[2] + q + grid.after[1]
+    size = len(range(0, height - d * (grid.kernel[0] - 1), s)), len(range(0, width - e * (grid.kernel[1] - 1), t))
+    assert layer.output_shape(x.shape)[1:3] == size
     for n, h, w in np.ndindex(len(x), *size):
         for i, j in np.ndindex(*grid.kernel):
             row, column = s * h + d * i - p, t * w + e * j - q
@@ -155,9 +157,14 @@ def convolved(layer, x, weight, bias):
 
 def spread(layer, x, weight, bias):
     """What a transposed convolution is: each input, times the kernel, added where that lies."""
-    y = np.zeros(layer.output_shape(x.shape)) + bias
-    own, made = layer.nin // layer.groups, layer.nout // layer.groups
     (p, q), (s, t), (d, e) = layer.grid.before, layer.grid.stride, layer.grid.dilation
+    (k, m), (r, u) = layer.grid.kernel, np.broadcast_to(layer.output_padding, 2)
+    height, width = (
+        (x.shape[1] - 1) * s + d * (k - 1) + 1 + r - 2 * p,
+        (x.shape[2] - 1) * t + e * (m - 1) + 1 + u - 2 * q,
+    )
+    y = np.zeros((len(x), height, width, layer.nout)) + bias
+    own, made = layer.nin // layer.groups, layer.nout // layer.groups
     for n, h, w, c in np.ndindex(*x.shape):
         for i, j, o in np.ndindex(*layer.grid.kernel, made):
             row, column = s * h + d * i - p, t * w + e * j - q
