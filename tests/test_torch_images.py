@@ -213,6 +213,19 @@ def test_the_rows_of_a_linear_after_flatten_are_in_another_order():
     assert np.abs(y - module(x).detach().numpy()).max() > 0.01
 
 
+def test_changes_at_random_leave_the_order_alone():
+    convolution, linear = xn.Conv2d(1, 2, 3), xn.Linear(2 * 3 * 4, 5)
+    changes = [
+        xn.RandomShift(1), xn.RandomFlip(), xn.RandomCrop((5, 6)), xn.Cutout(2), xn.RandomRotate(9), xn.RandomAffine(9)
+    ]  # fmt: skip
+    bare = xn.Sequential(convolution, xn.Flatten(), linear)
+    net = xn.Sequential(*changes, convolution, xn.Flatten(), linear)
+    theta = bare.init(2, "numpy")
+    expected = list(to_torch(bare, theta).values())
+    for one, other in zip(to_torch(net, theta).values(), expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_arrays_that_are_the_same_on_both_sides_stay_as_they_are():
     plain = [
         xn.Sequential(xn.Flatten(), xn.BatchNorm(12), xn.Linear(12, 2)),  # whatever the axes of the input mean

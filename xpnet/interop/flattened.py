@@ -17,6 +17,7 @@ from xpnet.layers import (
     Conv1d,
     Conv2d,
     ConvTranspose2d,
+    Cutout,
     Dropout,
     Dropout2d,
     Flatten,
@@ -28,6 +29,11 @@ from xpnet.layers import (
     MaxPool2d,
     Parallel,
     PReLU,
+    RandomAffine,
+    RandomCrop,
+    RandomFlip,
+    RandomRotate,
+    RandomShift,
     Residual,
     RMSNorm,
     Scale,
@@ -38,7 +44,8 @@ from xpnet.layers import (
 )
 
 CONVOLUTIONS = (Conv1d, Conv2d, ConvTranspose2d)
-KEEPING = (MaxPool2d, AvgPool2d, Upsample, Dropout2d)
+CHANGING = (RandomShift, RandomFlip, RandomCrop, Cutout, RandomRotate, RandomAffine)
+KEEPING = (MaxPool2d, AvgPool2d, Upsample, Dropout2d, *CHANGING)
 """Of images make images of as many channels."""
 IMAGES = (*CONVOLUTIONS, *KEEPING, GlobalAvgPool2d, Channels)
 BY_CHANNEL = (BatchNorm, GroupNorm, LayerNorm, RMSNorm, PReLU)
