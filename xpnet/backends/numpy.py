@@ -1,5 +1,8 @@
 """NumPy, on the CPU: always there."""
 
+from collections.abc import Callable
+from typing import Any
+
 import array_api_compat.numpy as xp
 import numpy as np
 
@@ -7,6 +10,8 @@ from xpnet.arrays import Array
 from xpnet.backends.base import Apply, Gate, InPlaceBackend, Numbers, Rule, Run, Step, Vectors
 from xpnet.backends.fused import Fused, fuse, fused_available
 from xpnet.backends.host import calmly, host_bits
+from xpnet.backends.native import choose
+from xpnet.backends.native.numpy import FORMS
 from xpnet.backends.openblas import advice, kernels, one_blas_thread
 from xpnet.errors import BackendError
 
@@ -35,6 +40,10 @@ class NumpyBackend(InPlaceBackend):
     def adopt(self, host: np.ndarray) -> Array:
         """Return the array itself."""
         return host
+
+    def native(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return NumPy's own form of a function of the image layers."""
+        return choose(FORMS, function)
 
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """Return a @ b, in `out` if one is given."""
