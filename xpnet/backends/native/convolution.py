@@ -6,7 +6,7 @@ import numpy as np
 
 from xpnet.arrays import Array, Namespace
 from xpnet.backends.native import depthwise
-from xpnet.backends.native.bands import Bands, Patches, flat
+from xpnet.backends.native.bands import Patches, flat
 from xpnet.geometry import Grid, Pair
 
 

@@ -157,7 +157,7 @@ def _max_pool_input(x, y, dy, dx, kernel, stride, before, dilation):  # type: ig
 def _moments(x, mean, variance):  # type: ignore[no-untyped-def]
     count, channels = x.shape
     rows = max(1, 8192 // channels)
-    own, spread, total = np.empty_like(mean), np.empty_like(mean), 0
+    own, spread = np.empty_like(mean), np.empty_like(mean)
     mean[:] = 0
     variance[:] = 0
     for start in range(0, count, rows):

@@ -1,8 +1,8 @@
 """NumPy's forms: convolutions, pools and norms in bands that stay in the cache, and loops where Numba is."""
 
-from xpnet.backends.native import convolution, normalization, pooling
+from xpnet.backends.native import Forms, convolution, normalization, pooling
 
-FORMS = {
+FORMS: Forms = {
     "xpnet.layers.patches.convolve": convolution.convolve,
     "xpnet.layers.patches.convolve_input": convolution.convolve_input,
     "xpnet.layers.patches.convolve_weight": convolution.convolve_weight,
