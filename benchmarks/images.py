@@ -1,4 +1,4 @@
-"""Training on images beside PyTorch and hand-written JAX: `python -m benchmarks.images` writes images/DATE.json and .md.
+"""Training on images beside PyTorch and hand-written JAX: `python -m benchmarks.images` writes images/DATE.json, .md.
 
 Every contender takes its turn in one process, one thread each, so that all meet the same machine; a figure is the
 median of the turns' processor times, and a ratio the median of the ratios within the turns.
@@ -23,7 +23,7 @@ if __name__ == "__main__":  # read when the libraries are loaded
 
 import numpy as np
 
-from benchmarks import machine  # noqa: F811
+from benchmarks import machine
 
 HERE = Path(__file__).resolve().parent / "images"
 BATCH, STEPS = 128, 2
