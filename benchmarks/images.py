@@ -47,7 +47,7 @@ def data() -> tuple[np.ndarray, np.ndarray]:
     return rng.random((count, 28, 28, 1), dtype=np.float32), rng.integers(0, 10, count).astype(np.int32)
 
 
-def ours(name: str) -> Turn:
+def xpnet(name: str) -> Turn:
     """Return some steps of xpnet's training on a backend; `numpy` is without Numba, `numpy+fast` with it."""
     import xpnet as xn
     from xpnet.backends import fused
@@ -196,7 +196,11 @@ def layer(size: int, nin: int, nout: int, stride: int, groups: int) -> dict[str,
         other.weight.grad = None
         other(tx.detach().requires_grad_()).backward(tdy)
 
-    return {"xpnet": lambda: conv.forward(params, x, context)[1](dy), "PyTorch": theirs}
+    def ours() -> tuple[Any, Any]:
+        y, backward = conv.forward(params, x, context)
+        return y, backward(dy)
+
+    return {"xpnet": ours, "PyTorch": theirs}
 
 
 def timed(turns: dict[str, Turn], repeats: int) -> dict[str, list[float]]:
@@ -234,7 +238,7 @@ def measure(repeats: int) -> dict[str, Any]:
     keep_memory()
     first, last, hand = "PyTorch, channels first", "PyTorch, channels last", "JAX by hand"
     names = ("numpy", "numpy+fast", "torch", "jax")
-    turns = {name: ours(name) for name in names} | {first: pytorch(False), last: pytorch(True), hand: by_hand()}
+    turns = {name: xpnet(name) for name in names} | {first: pytorch(False), last: pytorch(True), hand: by_hand()}
     found = timed(turns, repeats)
     bars = {"numpy": first, "numpy+fast": first, "torch": last, "jax": hand}
     steps = {name: median(seconds) * 1e3 / STEPS for name, seconds in found.items()}
