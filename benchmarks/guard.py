@@ -123,8 +123,8 @@ def watched(watch: Callable[[Counts], Any], counts: Counts, counting: bool) -> A
             array = super()._place(host, copy)
             return array.view(Counted) if counting else array
 
-        def compile(self, step: Any) -> Any:
-            run = super().compile(step)
+        def compile(self, step: Any, work: Any = None) -> Any:
+            run = super().compile(step, work)
 
             def steps(carry: Any, fixed: Any, xs: Any) -> Any:
                 with watch(counts):

@@ -43,6 +43,16 @@ class Grid(NamedTuple):
             for j in range(self.kernel[1])
         ]
 
+    def turned(self) -> "Grid | None":
+        """Return the grid on which dx is a convolution of dy, with the kernel turned by half a turn.
+
+        None where it is none: at strides, and where there is more padding than a kernel reaches over.
+        """
+        edges = [n - 1 - p for side in (self.before, self.after) for n, p in zip(self.reach, side, strict=True)]
+        if self.stride != (1, 1) or min(edges) < 0:
+            return None
+        return self._replace(before=(edges[0], edges[1]), after=(edges[2], edges[3]))
+
     @property
     def tiles(self) -> bool:
         """Whether no two taps read the same number."""

@@ -177,18 +177,21 @@ class Model(Assembly):
     # Without training
 
     @at_work
-    def predict(self, x: Any, batch_size: int = 4096) -> Array:
-        """Return the network's output for x (N, …), computed in batches: NumPy for host data, else on the device."""
-        _, batch_size = door.check_settings(1, batch_size)
+    def predict(self, x: Any, batch_size: int | None = None) -> Array:
+        """Return the network's output for x (N, …), computed in batches: NumPy for host data, else on the device.
+
+        `batch_size` left out is 4096, or fewer where the outputs of layers are large images.
+        """
+        batch_size = None if batch_size is None else door.count("batch_size", batch_size)
         placed = door.place_inputs(x, self.net, self.backend, self.dtype)
         home = not all(map(self.backend.owns, inputs(x)))
         with self.holder as holder:
             return evaluation.predict(self.step, holder.state, placed, batch_size, home)
 
     @at_work
-    def evaluate(self, x: Any, y: Any, batch_size: int = 4096) -> dict[str, float]:
+    def evaluate(self, x: Any, y: Any, batch_size: int | None = None) -> dict[str, float]:
         """Return the loss and the metrics over all of x and y: `{"loss": …, "accuracy": …}`."""
-        _, batch_size = door.check_settings(1, batch_size)
+        batch_size = None if batch_size is None else door.count("batch_size", batch_size)
         source = self._admit(x, y)
         with self.holder as holder:
             return evaluation.score(self.step, holder.state, source, batch_size)

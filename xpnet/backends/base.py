@@ -28,6 +28,9 @@ Step: TypeAlias = Callable[[Any, Any, Any], tuple[Any, tuple[Array, ...]]]
 Run: TypeAlias = Callable[[Any, Any, Any], tuple[Any, tuple[Array, ...]]]
 """K steps: `run(carry, fixed, xs) -> carry, (losses, …)`."""
 
+Work: TypeAlias = Callable[[Any], float]
+"""The multiply-adds of a sample in a step's forward pass, of the step's `fixed`."""
+
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -219,8 +222,11 @@ class Backend:
 
         return apply
 
-    def compile(self, step: Step) -> Run:
-        """Make one step into K: `run(carry, fixed, xs) -> carry, (losses, ...)`, K the leading length of `xs`."""
+    def compile(self, step: Step, work: Work | None = None) -> Run:
+        """Make one step into K: `run(carry, fixed, xs) -> carry, (losses, ...)`, K the leading length of `xs`.
+
+        `work` tells how large a step is, of which a library may make something; unless given, the length of θ does.
+        """
 
         def run(carry: Any, fixed: Any, xs: tuple[Any, ...]) -> tuple[Any, tuple[Array, ...]]:
             results = []

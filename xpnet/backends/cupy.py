@@ -19,7 +19,7 @@ except ImportError:
 import numpy as np
 
 from xpnet.arrays import Array, Namespace
-from xpnet.backends.base import Apply, Gate, InPlaceBackend, Numbers, Rule, Run, Step, Vectors
+from xpnet.backends.base import Apply, Gate, InPlaceBackend, Numbers, Rule, Run, Step, Vectors, Work
 from xpnet.backends.cuda import cublaslt, detect
 from xpnet.backends.cuda.dense import FusedDense
 from xpnet.backends.cuda.graph import Room, Steps
@@ -186,7 +186,7 @@ class CupyBackend(InPlaceBackend):
 
         return apply
 
-    def compile(self, step: Step) -> Run:
+    def compile(self, step: Step, work: Work | None = None) -> Run:
         """Make K steps one CUDA graph, launched at once; step by step if they cannot be captured, with a warning."""
         return Steps(self, step)
 

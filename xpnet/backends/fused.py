@@ -69,6 +69,37 @@ def fuse(rule: Rule, states: int, inputs: int, scalars: int) -> Fused:
     return fused
 
 
+def compiled(**options: Any) -> Callable[[Callable[..., None]], Callable[..., bool]]:
+    """Make a function that writes into its arguments one that returns whether it did: it does not without Numba.
+
+    It is compiled when it is first called, for each kind of arguments, and the machine code kept.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., bool]:
+        loop: Any = None
+        broken = False
+
+        def attempt(*arguments: Any) -> bool:
+            nonlocal loop, broken
+            if broken or not fused_available():
+                return False
+            try:
+                if loop is None:
+                    from numba import njit
+
+                    loop = njit(cache=True, **OPTIONS | options)(function)
+                loop(*arguments)
+            except Exception as error:  # raised by the compiler or its cache, before anything has run
+                broken = True
+                _plainly(function, error)
+                return False
+            return True
+
+        return attempt
+
+    return decorate
+
+
 def _loop(rule: Rule, states: int, inputs: int, scalars: int) -> Any:
     """Return the loop, compiled when it is first called."""
     from numba import njit

@@ -19,24 +19,27 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.backends.base import Run
+from xpnet.backends.base import Run, Work
 
 SMALL = 1e8
-"""Floating-point operations of a step's forward pass, 2 · batch · len(θ), below which one thread is better."""
+"""Floating-point operations of a step's forward pass, two for each multiply-add, below which one thread is better."""
 
 
 KEPT = 31 << 20
 """Bytes of an array up to which freed memory is kept for the next one; glibc's own limit is just above."""
 
 
-def calmly(run: Run, threads: Callable[[], Any]) -> Run:
-    """Return the same `run(carry, fixed, xs)`; `threads()` is a context with one thread, for small work."""
+def calmly(run: Run, threads: Callable[[], Any], work: Work | None = None) -> Run:
+    """Return the same `run(carry, fixed, xs)`; `threads()` is a context with one thread, for small work.
+
+    `work` gives the multiply-adds of a sample; unless given, they are taken to be as many as θ is long.
+    """
 
     def calm(carry: Any, fixed: Any, xs: Any) -> tuple[Any, tuple[Any, ...]]:
         theta, batch = carry[0], xs[0].shape[-1]
         keep_memory()
         with ExitStack() as stack:
-            if 2.0 * batch * theta.shape[0] < SMALL:
+            if 2.0 * batch * (theta.shape[0] if work is None else work(fixed)) < SMALL:
                 stack.enter_context(threads())
             flushing = stack.enter_context(flushed())
             carry, results = run(carry, fixed, xs)

@@ -13,7 +13,7 @@ except ImportError:
 import numpy as np
 
 from xpnet.arrays import Array
-from xpnet.backends.base import Apply, Backend, Gate, Numbers, Rule, Step, Vectors, in_windows_too
+from xpnet.backends.base import Apply, Backend, Gate, Numbers, Rule, Step, Vectors, Work, in_windows_too
 from xpnet.errors import BackendError
 
 
@@ -84,7 +84,7 @@ class JaxBackend(Backend):
         compiled: Callable[..., Any] = jax.jit(function)
         return compiled
 
-    def compile(self, step: Step) -> Callable[[Any, Any, Any], tuple[Any, tuple[Array, ...]]]:
+    def compile(self, step: Step, work: Work | None = None) -> Callable[[Any, Any, Any], tuple[Any, tuple[Array, ...]]]:
         """Make K steps one program: a scan whose carry is overwritten, not copied."""
 
         def steps(carry: Any, fixed: Any, xs: Any) -> Any:

@@ -1,12 +1,17 @@
 """NumPy, on the CPU: always there."""
 
+from collections.abc import Callable
+from typing import Any
+
 import array_api_compat.numpy as xp
 import numpy as np
 
 from xpnet.arrays import Array
-from xpnet.backends.base import Apply, Gate, InPlaceBackend, Numbers, Rule, Run, Step, Vectors
+from xpnet.backends.base import Apply, Gate, InPlaceBackend, Numbers, Rule, Run, Step, Vectors, Work
 from xpnet.backends.fused import Fused, fuse, fused_available
 from xpnet.backends.host import calmly, host_bits
+from xpnet.backends.native import choose
+from xpnet.backends.native.numpy import FORMS
 from xpnet.backends.openblas import advice, kernels, one_blas_thread
 from xpnet.errors import BackendError
 
@@ -36,13 +41,17 @@ class NumpyBackend(InPlaceBackend):
         """Return the array itself."""
         return host
 
+    def native(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return NumPy's own form of a function of the image layers."""
+        return choose(FORMS, function)
+
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """Return a @ b, in `out` if one is given."""
         return np.matmul(a, b, out=out)
 
-    def compile(self, step: Step) -> Run:
-        """Run the steps one by one."""
-        return calmly(super().compile(step), one_blas_thread)
+    def compile(self, step: Step, work: Work | None = None) -> Run:
+        """Run the steps one by one; small ones on one thread."""
+        return calmly(super().compile(step), one_blas_thread, work)
 
     def _map(self, rule: Rule) -> Apply:
         def apply(state: Vectors, inputs: Vectors, scalars: Numbers, gate: Gate = None) -> Vectors:

@@ -1,19 +1,23 @@
 """PyTorch as an array library: its arrays and devices, none of its autograd."""
 
+from collections.abc import Callable
 from functools import cache, lru_cache
 from typing import Any
 
 try:
     import array_api_compat.torch as xp
     import torch
+
+    from xpnet.backends.native.torch import FORMS
 except ImportError:
     torch = None
 
 import numpy as np
 
 from xpnet.arrays import Array
-from xpnet.backends.base import Apply, Gate, InPlaceBackend, Numbers, Rule, Run, Step, Vectors
+from xpnet.backends.base import Apply, Gate, InPlaceBackend, Numbers, Rule, Run, Step, Vectors, Work
 from xpnet.backends.host import OneThread, calmly
+from xpnet.backends.native import choose
 from xpnet.backends.numpy import NumpyBackend
 from xpnet.errors import BackendError
 
@@ -59,6 +63,10 @@ class TorchBackend(InPlaceBackend):
         own = {"threads": str(torch.get_num_threads()), "kernels": torch.backends.cpu.get_cpu_capability()}
         return NumpyBackend().bits() | own | super().bits()
 
+    def native(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return PyTorch's own form of a function of the image layers, on the CPU."""
+        return choose(FORMS, function) if self.device.type == "cpu" else function
+
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """Return a @ b, in `out` if one is given."""
         return torch.matmul(a, b, out=out)
@@ -77,12 +85,12 @@ class TorchBackend(InPlaceBackend):
 
         return apply
 
-    def compile(self, step: Step) -> Run:
+    def compile(self, step: Step, work: Work | None = None) -> Run:
         """Run the steps one by one; on the CPU, small ones on one thread."""
         run = super().compile(step)
         if self.device.type != "cpu":
             return run
-        return calmly(run, _one_thread())
+        return calmly(run, _one_thread(), work)
 
 
 @cache

@@ -13,16 +13,19 @@ def gather(xp: Namespace, x: Array, y: Array, index: Array, dtype: str) -> tuple
 
 
 CALL = 2e10
-"""Floating-point operations worth a call, a few tenths of a second on a processor; a step has 6 · batch · len(θ)."""
+"""Floating-point operations worth a call, a few tenths of a second on a processor; a step has 6 · batch · work."""
+LEAST = (64, 4)
+"""Steps in a call at least: of a network whose work is its parameters, and of one that has more, such as on images."""
 
 
-def batches(order: np.ndarray, batch_size: int, size: int) -> Iterator[np.ndarray]:
+def batches(order: np.ndarray, batch_size: int, size: int, work: int | None = None) -> Iterator[np.ndarray]:
     """Yield the epoch's batches as blocks of indices (K, B): K steps at a time, the last short batch by itself.
 
-    `size` is the length of θ: small steps come in larger blocks, since a call of the backend has a cost of its own.
+    `size` is the length of θ, `work` the multiply-adds of a sample, as many unless given: small steps come in larger
+    blocks, since a call of the backend has a cost of its own.
     """
-    full = len(order) // batch_size
-    steps = steps_per_call(full, min(max(64, int(CALL / (6.0 * batch_size * max(size, 1)))), 256))
+    full, work = len(order) // batch_size, max(size if work is None else work, 1)
+    steps = steps_per_call(full, min(max(LEAST[work > max(size, 1)], int(CALL / (6.0 * batch_size * work))), 256))
     for start in range(0, full, steps):
         stop = min(start + steps, full)
         yield order[start * batch_size : stop * batch_size].reshape(stop - start, batch_size)

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from typing import Any, TypeAlias
 
 from xpnet.arrays import Array, Namespace, Vector, describe, is_floating, shape_of
@@ -210,6 +211,17 @@ class Layer(ABC):
     def walk(self, shape: Shape) -> Iterator[tuple[str, "Layer", Shape]]:
         """Yield the path, the layer and the output shape of every leaf, for an input of this shape."""
         yield "", self, self.output_shape(shape)
+
+    def work(self, input_shape: Sequence[Any]) -> int:
+        """Return the multiply-adds that parameters do for a sample: each at every position (row, pixel) of an output.
+
+        A network of linear layers has one for each parameter. The batch axis comes first and may be None.
+        """
+        return sum(leaf.size * prod(shape[1:-1]) for _, leaf, shape in self.walk(tuple(input_shape)))
+
+    def widest(self, input_shape: Sequence[Any]) -> int:
+        """Return how many numbers of a sample the largest output with positions has; 0 if all are rows (N, C)."""
+        return max((prod(shape[1:]) for _, _, shape in self.walk(tuple(input_shape)) if len(shape) > 2), default=0)
 
     def shapes(self, input_shape: Sequence[Any]) -> dict[str, Shape]:
         """Return the output shape of every leaf by path; the batch axis comes first and may be None.

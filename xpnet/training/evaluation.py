@@ -12,19 +12,16 @@ from xpnet.errors import ShapeError
 from xpnet.training.state import State
 from xpnet.training.step import Step
 
-BATCH = 4096
-"""Samples that are evaluated at a time."""
-
 
 @np.errstate(all="ignore")
-def predict(step: Step, state: State, x: Array, batch_size: int, home: bool) -> Any:
+def predict(step: Step, state: State, x: Array, batch_size: int | None, home: bool) -> Any:
     """Return the network's output for x (N, …): on the device, or, if `home`, as a NumPy array of its own."""
-    n, backend = inputs(x)[0].shape[0], step.backend
+    n, backend, size = inputs(x)[0].shape[0], step.backend, batch_size or step.samples(x)
 
     def rows(start: int) -> Any:
-        return each(lambda part: part[start : min(start + batch_size, n), ...], x)
+        return each(lambda part: part[start : min(start + size, n), ...], x)
 
-    parts = (step.infer(state.theta, rows(start), state.buffers) for start in range(0, n, batch_size))
+    parts = (step.infer(state.theta, rows(start), state.buffers) for start in range(0, n, size))
     first = next(parts)
     if home:
         return _gathered(map(backend.asnumpy, chain([first], parts)), n)
@@ -47,7 +44,7 @@ def _gathered(parts: Iterator[np.ndarray], n: int) -> np.ndarray:
 
 
 @np.errstate(all="ignore")
-def score(step: Step, state: State, source: Arrays, batch_size: int = BATCH) -> dict[str, float]:
+def score(step: Step, state: State, source: Arrays, batch_size: int | None = None) -> dict[str, float]:
     """Return the loss and the metrics over all samples.
 
     The loss and xpnet's own metrics are means, and batches are averaged; a metric of one's own sees all predictions.
@@ -56,7 +53,7 @@ def score(step: Step, state: State, source: Arrays, batch_size: int = BATCH) -> 
     names, home = ("loss", *step.means), step.backend.asnumpy
     sums = np.zeros(len(names))
     kept: list[tuple[Array, Array]] = []
-    for x, y in source.chunks(batch_size):
+    for x, y in source.chunks(batch_size or step.samples(source.x)):
         prediction = step.infer(state.theta, x, state.buffers)
         values = step.judge(prediction, y)
         sums += [float(home(value)) * y.shape[0] for value in values]

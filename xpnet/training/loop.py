@@ -70,8 +70,9 @@ class Loop:
         """Train over the rest of the epoch's samples; return whether it was finished, and add it to the history."""
         run, n, step = self.run, len(self.source), self.holder.step.on(self.source)
         order = self.source.order(step.seed, self.holder.state.epoch)
+        work = step.work(self.source.x)
         bar.advance(run.position, {})
-        for block in batches.batches(order[run.position :], run.batch_size, step.net.size):
+        for block in batches.batches(order[run.position :], run.batch_size, step.net.size, work):
             with self.holder:
                 self._block(step, block)
             bar.advance(block.size, self._means(step))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xpnet import metrics, random
-from xpnet.arrays import Array, Vector, each
+from xpnet.arrays import Array, Vector, each, with_batch
 from xpnet.backends import Backend
 from xpnet.backends.base import at_work
 from xpnet.checks import precision, seed, settle
@@ -23,6 +23,11 @@ from xpnet.parameters import Parts, choose, split
 from xpnet.training.diagnosis import RULE, diagnose
 from xpnet.training.state import State
 from xpnet.training.trial import fitting_metrics
+
+BATCH = 4096
+"""Samples that are evaluated at a time, at most."""
+NUMBERS = 1 << 24
+"""Numbers that a layer's output may have then, where that leaves a sample."""
 
 
 class Outcome(NamedTuple):
@@ -63,7 +68,27 @@ class Step:
     @cached_property
     def run(self) -> Callable[..., Any]:
         """K steps, compiled: `run(carry, fixed, xs) -> carry, results`."""
-        return self.compiled or self.backend.compile(self.one)
+        return self.compiled or self.backend.compile(self.one, lambda fixed: self.work(fixed[0]))
+
+    def work(self, x: Array) -> int:
+        """Return the multiply-adds of a sample of x."""
+        return self._sizes(x)[0]
+
+    def samples(self, x: Array) -> int:
+        """Return how many samples of x are evaluated at a time: fewer where the outputs of layers are large images."""
+        widest = self._sizes(x)[1]
+        return min(BATCH, 1 << max(0, (NUMBERS // max(widest, 1)).bit_length() - 1))
+
+    def _sizes(self, x: Array) -> tuple[int, int]:
+        """Return work and widest output of a sample of x."""
+        shape = with_batch(x, None)
+        if shape not in self._known:
+            self._known[shape] = self.net.work(shape), self.net.widest(shape)
+        return self._known[shape]
+
+    @cached_property
+    def _known(self) -> dict[tuple[Any, ...], tuple[int, int]]:
+        return {}
 
     @cached_property
     def live(self) -> Parts | None:

@@ -1,0 +1,127 @@
+"""PyTorch's forms, on the CPU: its own convolutions, pools and batch norm, with their backward functions, no autograd.
+
+Images stay channels last in memory; PyTorch is shown them with the channels' axis moved to the second place.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from xpnet.arrays import Array, Namespace
+from xpnet.backends.native import Forms
+from xpnet.geometry import Grid, Pair
+
+ATEN = torch.ops.aten
+Settings = tuple[Any, ...]
+
+
+def _in(images: Array) -> Array:
+    """Return images (N, H, W, C) as (N, C, H, W), the same memory."""
+    return images.permute(0, 3, 1, 2)
+
+
+def _out(images: Array) -> Array:
+    return images.permute(0, 2, 3, 1)
+
+
+def _settings(x: Array, grid: Grid) -> tuple[Array, Settings]:
+    """Return what PyTorch is given of images and a grid: unequal padding is added to the images themselves."""
+    padding, (p, q), (a, b) = grid.before, grid.before, grid.after
+    if grid.before != grid.after:
+        x, padding = torch.nn.functional.pad(x, (0, 0, q, b, p, a)), (0, 0)
+    return _in(x), (grid.stride, padding, grid.dilation, False, (0, 0), grid.groups)
+
+
+def _serves(grid: Grid) -> bool:
+    """Whether PyTorch is asked: its gradient of a kernel of one pixel writes past its memory at some strides."""
+    return grid.kernel != (1, 1) or grid.stride == (1, 1)
+
+
+def convolve(xp: Namespace, x: Array, weight: Array, grid: Grid) -> Array:
+    """y = patches(x) W"""
+    images, settings = _settings(x, grid)
+    return _out(ATEN.convolution(images, weight.permute(3, 2, 0, 1), None, *settings))
+
+
+def _backward(x: Array, dy: Array, weight: Array, grid: Grid, dx: bool, dweight: bool) -> tuple[Any, Any]:
+    images, settings = _settings(x, grid)
+    kernel = weight.permute(3, 2, 0, 1)
+    made = ATEN.convolution_backward(_in(dy), images, kernel, None, *settings, (dx, dweight, False))
+    back: Any = _out(made[0]) if dx else None
+    if dx and images.shape[2:] != x.shape[1:3]:
+        (p, q), (h, w) = grid.before, x.shape[1:3]
+        back = back[:, p : p + h, q : q + w, :]
+    return back, made[1].permute(2, 3, 1, 0) if dweight else None
+
+
+def convolve_input(xp: Namespace, dy: Array, weight: Array, size: Pair, grid: Grid) -> Array:
+    """dx = spread(dy Wᵀ)"""
+    shape = (dy.shape[0], *size, weight.shape[2] * grid.groups)
+    return _backward(torch.empty(shape, dtype=dy.dtype), dy, weight, grid, True, False)[0]
+
+
+def convolve_weight(xp: Namespace, x: Array, dy: Array, grid: Grid) -> Array | None:
+    """dW = patches(x)ᵀ dy"""
+    if not _serves(grid):
+        return None
+    weight = torch.empty((*grid.kernel, x.shape[3] // grid.groups, dy.shape[3]), dtype=x.dtype)
+    return _backward(x, dy, weight, grid, False, True)[1]
+
+
+def convolve_gradients(xp: Namespace, x: Array, dy: Array, weight: Array, grid: Grid) -> tuple[Array, Array] | None:
+    """dx and dW"""
+    if not _serves(grid):
+        return None
+    return _backward(x, dy, weight, grid, True, True)
+
+
+def max_pool(xp: Namespace, x: Array, grid: Grid) -> tuple[Array, Callable[[Array], Array]] | None:
+    """The largest of each patch, and `dx(dy)`."""
+    if grid.before != grid.after or not x.numel():
+        return None
+    settings = (grid.kernel, grid.stride, grid.before, grid.dilation, False)
+    y, index = ATEN.max_pool2d_with_indices(_in(x), *settings)
+
+    def back(dy: Array) -> Array:
+        return _out(ATEN.max_pool2d_with_indices_backward(_in(dy), _in(x), *settings, index))
+
+    return _out(y), back
+
+
+def average_pool(xp: Namespace, x: Array, grid: Grid) -> tuple[Array, Callable[[Array], Array]] | None:
+    """The mean of each patch, and `dx(dy)`."""
+    if grid.before != grid.after or not x.numel():
+        return None
+    settings = (grid.kernel, grid.stride, grid.before, False, True, None)
+
+    def back(dy: Array) -> Array:
+        return _out(ATEN.avg_pool2d_backward(_in(dy), _in(x), *settings))
+
+    return _out(ATEN.avg_pool2d(_in(x), *settings)), back
+
+
+def standardize_rows(xp: Namespace, x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Any, ...]:
+    """y = γ (x − μ) / √(σ² + ε) + β, μ, σ², and the pullback of y."""
+    rows = x.movedim(-1, 1)
+    y, mean, scale = ATEN.native_batch_norm(rows, gamma, beta, None, None, True, 0.0, eps)
+
+    def backward(dy: Array, need_dx: bool) -> tuple[Array | None, tuple[Array, Array]]:
+        dx, *gradients = ATEN.native_batch_norm_backward(
+            dy.movedim(-1, 1), rows, gamma, None, None, mean, scale, True, eps, (need_dx, True, True)
+        )
+        return dx.movedim(1, -1) if need_dx else None, (gradients[0], gradients[1])
+
+    variance = torch.clamp_min(1.0 / (scale * scale) - eps, 0.0)  # by rounding it could be below
+    return y.movedim(1, -1), mean, variance, backward
+
+
+FORMS: Forms = {
+    "xpnet.layers.patches.convolve": convolve,
+    "xpnet.layers.patches.convolve_input": convolve_input,
+    "xpnet.layers.patches.convolve_weight": convolve_weight,
+    "xpnet.layers.patches.convolve_gradients": convolve_gradients,
+    "xpnet.layers.pooling.max_pool": max_pool,
+    "xpnet.layers.pooling.average_pool": average_pool,
+    "xpnet.layers.normalization.standardize_rows": standardize_rows,
+}
