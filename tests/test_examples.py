@@ -96,6 +96,36 @@ def test_mnist_refuses_in_one_line_and_before_training(arguments, status, messag
     assert status == 2 or len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("net", ["residual", "plain"])
+def test_images_trains_on_the_command_line_of_mnist(tmp_path, net):
+    done = run(
+        "images.py", "--backend", "numpy", "--epochs", 1, "--width", 2, "--net", net, "--json", tmp_path / "result.json"
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert {"net": net, "width": 2, "augment": True, "optimizer": "adamw", "lr": 4e-3}.items() <= result[
+        "settings"
+    ].items()
+    assert result["test_accuracy"] > 0.9
+    assert f"test accuracy {100 * result['test_accuracy']:.2f} % after 1 epochs" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--net", "deep"], "argument --net: invalid choice: 'deep' (choose from "),
+        (["--width", "0"], "argument --width: must be at least 1"),
+        (["--layers", "784,10"], "unrecognized arguments: --layers 784,10"),
+    ],
+    ids=["net", "width", "layers"],
+)
+def test_images_refuses_in_one_line_and_before_training(arguments, message):
+    done = run("images.py", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"images.py: error: {message}")
+
+
 @pytest.mark.parametrize("name", ["numpy", pytest.param("strict", marks=pytest.mark.slow)])
 def test_theta_solves_two_spirals_by_hand_and_by_scipy(name):
     pytest.importorskip("scipy", reason="the example's second half is SciPy's L-BFGS, and SciPy is not installed")
