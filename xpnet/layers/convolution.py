@@ -9,7 +9,7 @@ from xpnet.checks import flag, integer, pair, settle, shown
 from xpnet.errors import ShapeError
 from xpnet.geometry import Grid, Pair
 from xpnet.layers.base import Context, Layer, Params, Pullback
-from xpnet.layers.patches import convolve, convolve_input, convolve_weight
+from xpnet.layers.patches import convolve, convolve_gradients, convolve_input, convolve_weight
 from xpnet.parameters import Initializer, Parameter, Shape, find_initializer
 
 
@@ -79,9 +79,11 @@ class Conv2d(Layer):
             y += params[1]
 
         def backward(dy: Array, need_dx: bool = True, out: Params = (None, None)) -> tuple[Array | None, Params]:
-            dx = native(convolve_input)(xp, dy, weight, x.shape[1:3], grid) if need_dx else None  # (N, H, W, I)
-            dweight = native(convolve_weight)(xp, x, dy, grid)  # (K, L, I/G, O)
-            return dx, (dweight, sum_rows(xp, dy)) if self.bias else (dweight,)
+            if need_dx:
+                dx, dweight = native(convolve_gradients)(xp, x, dy, weight, grid)  # (N, H, W, I), (K, L, I/G, O)
+            else:
+                dx, dweight = None, native(convolve_weight)(xp, x, dy, grid)
+            return dx, (dweight, native(sum_rows)(xp, dy)) if self.bias else (dweight,)
 
         return y, backward
 
@@ -222,7 +224,7 @@ class ConvTranspose2d(Layer):
         def backward(dy: Array, need_dx: bool = True, out: Params = (None, None)) -> tuple[Array | None, Params]:
             dx = native(convolve)(xp, dy, weight, grid) if need_dx else None  # (N, H, W, I)
             dweight = native(convolve_weight)(xp, dy, x, grid)  # (K, L, O/G, I)
-            return dx, (dweight, sum_rows(xp, dy)) if self.bias else (dweight,)
+            return dx, (dweight, native(sum_rows)(xp, dy)) if self.bias else (dweight,)
 
         return y, backward
 

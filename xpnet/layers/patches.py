@@ -122,3 +122,8 @@ def convolve_weight(xp: Namespace, x: Array, dy: Array, grid: Grid) -> Array:
     if grid.groups > 1:
         dweight = xp.permute_dims(dweight, (1, 0, 2))
     return xp.reshape(dweight, (*grid.kernel, x.shape[-1] // grid.groups, dy.shape[-1]))
+
+
+def convolve_gradients(xp: Namespace, x: Array, dy: Array, weight: Array, grid: Grid) -> tuple[Array, Array]:
+    """Return dx and dW, both: a library may have them for less than one after the other."""
+    return convolve_input(xp, dy, weight, x.shape[1:3], grid), convolve_weight(xp, x, dy, grid)
