@@ -119,11 +119,11 @@ def convolutional():
 
 def images(backend, dtype):
     """A convolutional network on data of two addresses, its running statistics, evaluated."""
-    optimizer = xn.AdamW(1e-2, clip_norm=1.0)
+    optimizer = xn.SGD(0.05, momentum=0.9)  # Adam would make steps of the rounding of gradients that are 0
     model = xn.Model(convolutional(), xn.cross_entropy, optimizer, seed=3, backend=backend, dtype=dtype)
-    x, y = bytes_and_labels(40, 72)
-    other, _ = bytes_and_labels(40, 72, seed=1)
-    found = [np.array(model.fit(data.reshape(-1, 9, 8), y, 2, 8)["loss"]) for data in (x, x, other)]
+    x, y = bytes_and_labels(16, 72)
+    other, _ = bytes_and_labels(16, 72, seed=1)
+    found = [np.array(model.fit(data.reshape(-1, 9, 8), y, k, 8)["loss"]) for k, data in ((3, x), (1, other))]
     carried = [np.array(backend.asnumpy(value)) for _, value in sorted(model.buffers.items())]
     return [*found, home(model), *carried, np.array(model.predict(x.reshape(-1, 9, 8)))]
 
@@ -137,9 +137,9 @@ def two_inputs(backend, dtype):
         xn.Parallel(tower, tower, xn.Sequential(xn.Linear(2, 4), xn.Mish()), join="concat"), xn.Linear(28, 3)
     )
     rng = np.random.default_rng(6)
-    x = tuple(rng.normal(size=(24, *shape)).astype(dtype) for shape in ((6, 3), (6, 3), (2,)))
+    x = tuple(rng.normal(size=(16, *shape)).astype(dtype) for shape in ((6, 3), (6, 3), (2,)))
     model = xn.Model(net, xn.mean_squared_error, xn.SGD(0.05, momentum=0.9), seed=1, backend=backend, dtype=dtype)
-    found = [np.array(model.fit(x, rng.normal(size=(24, 3)).astype(dtype), 2, 8)["loss"]) for _ in range(3)]
+    found = [np.array(model.fit(x, rng.normal(size=(16, 3)).astype(dtype), 2, 8)["loss"]) for _ in range(2)]
     return [*found, home(model), np.array(model.predict(x))]
 
 

@@ -108,11 +108,11 @@ class Images:
 
     def _direct_weight(self, x: Array, dy: Array, dweight: Array, grid: Grid) -> Array:
         rows, outputs = dy.size // dy.shape[3], dy.shape[3]
-        lanes, tiles, parts = _cut(rows, dweight.size)
+        lanes, threads, tiles, parts = _cut(rows, dweight.size)
         found = dweight if parts == 1 else self.cupy.empty((parts, dweight.size), dtype=x.dtype)
         function, count = self._function("sums", "direct_weight", x.dtype.name, max(x.size, dy.size))
         numbers = _counts(grid.groups, outputs, lanes), _grid(x.shape, grid)
-        function((tiles, parts), (THREADS,), (x, dy, count(rows), *numbers[0], *numbers[1], found))
+        function((tiles, parts), (threads,), (x, dy, count(rows), *numbers[0], *numbers[1], found))
         return found if parts == 1 else self._columns(found).reshape(dweight.shape)
 
     # Pools
@@ -185,12 +185,12 @@ class Images:
         `shift` (C,) is taken from b, and from a, if it is b.
         """
         (rows, c), width = a.shape, a.shape[1] * (1 if b is None else 2)
-        lanes, tiles, parts = _cut(rows, c)
+        lanes, threads, tiles, parts = _cut(rows, c)
         out = self.cupy.empty((parts, width), dtype=a.dtype)
         function, count = self._function("sums", "columns", a.dtype.name, a.size)
         pointers = (NOTHING if array is None else array for array in (b, shift))
         factor = np.float64(scale if parts == 1 else 1.0)
-        function((tiles, parts), (THREADS,), (a, *pointers, count(rows), *_counts(c, lanes), factor, out))
+        function((tiles, parts), (threads,), (a, *pointers, count(rows), *_counts(c, lanes), factor, out))
         return out.reshape(-1) if parts == 1 else self._columns(out, scale=scale)
 
     # Launches
@@ -243,10 +243,11 @@ def _parts(shape: tuple[int, ...], grid: Grid, itemsize: int) -> Iterator[slice]
     return (slice(start, start + step) for start in range(0, shape[0], step))
 
 
-def _cut(rows: int, columns: int) -> tuple[int, int, int]:
-    """Return the columns of a block, blocks beside each other, and parts of the rows, each of 8 turns at least."""
+def _cut(rows: int, columns: int) -> tuple[int, int, int, int]:
+    """Return columns and threads of a block, blocks beside each other, and parts of the rows, a few turns each."""
     lanes = min(1 << (columns - 1).bit_length(), LANES)
-    return lanes, -(-columns // lanes), min(-(-rows * lanes // (8 * THREADS)), PARTS)
+    threads = min(lanes << (rows - 1).bit_length(), THREADS)
+    return lanes, threads, -(-columns // lanes), min(-(-rows * lanes // (8 * threads)), PARTS)
 
 
 def _counts(*numbers: int) -> tuple[Any, ...]:
