@@ -113,7 +113,9 @@ def test_images_in_parts(gpu, plain, dtype, nin, nout, groups, batch, monkeypatc
 @pytest.mark.parametrize(("nin", "nout", "groups"), [(12, 10, 2), (5, 5, 5)], ids=["patches", "none"])
 def test_so_many_that_64_bits_count_them(gpu, plain, grid, nin, nout, groups, monkeypatch):
     monkeypatch.setattr(images, "SHORT", 0)
-    convolutions(gpu, plain, "float32", grid._replace(groups=groups), nin, nout)
+    fresh = gpu.with_matmul("float32")
+    convolutions(fresh, plain, "float32", grid._replace(groups=groups), nin, nout)
+    assert {counts for _, _, counts in fresh.images._modules} == {"int64"}
 
 
 def test_arrays_that_do_not_lie_in_one_piece(gpu, plain):
@@ -192,3 +194,10 @@ def test_batch_statistics(gpu, plain, dtype, shape, need_dx):
         if other is not None:
             scale = max(float(np.max(np.abs(other))), 1.0)
             np.testing.assert_allclose(gpu.asnumpy(one), other, rtol=0, atol=100 * np.finfo(dtype).eps * scale)
+
+
+def test_variance_beside_a_large_mean(gpu):
+    x = (1e7 + np.random.default_rng(0).integers(-8, 9, (300, 3))).astype("float32")
+    ones = gpu.asarray(np.ones(3, "float32"))
+    _, _, variance, _ = served(gpu, normalization.standardize_rows)(gpu.xp, gpu.asarray(x), ones, ones, 1e-5)
+    np.testing.assert_allclose(gpu.asnumpy(variance), np.var(x.astype("float64"), axis=0), rtol=1e-5)
