@@ -101,7 +101,50 @@ def regression(backend, dtype):
     return found
 
 
+def convolutional():
+    """Return layers for images (N, 9, 8): every kind of convolution, pool and norm, what BatchNorm carries, dropout."""
+    narrow = xn.Sequential(xn.Conv2d(6, 6, 3, padding="same", groups=6), xn.GroupNorm(2, 6), xn.PReLU(6))
+    return xn.Sequential(
+        *(xn.Scale(1 / 255), xn.Channels(), xn.Conv2d(1, 6, 3, padding=1, bias=False), xn.BatchNorm(6), xn.ReLU()),
+        *(
+            xn.MaxPool2d(3, 2, 1),
+            xn.Residual(narrow),
+            xn.Parallel(xn.Conv2d(6, 10, 1), xn.Conv2d(6, 10, (1, 3), 1, (0, 1))),
+        ),
+        *(xn.Dropout2d(0.2), xn.AvgPool2d(2, 1), xn.RMSNorm(10), xn.ConvTranspose2d(10, 12, 2, 2), xn.Upsample(2)),
+        *(xn.Conv2d(12, 10, 3, 2, dilation=2, groups=2), xn.LayerNorm(10), xn.GlobalAvgPool2d(), xn.BatchNorm(10)),
+        *(xn.Dropout(0.2), xn.Linear(10, 5)),
+    )
+
+
+def images(backend, dtype):
+    """A convolutional network on data of two addresses, its running statistics, evaluated."""
+    optimizer = xn.SGD(0.05, momentum=0.9)  # Adam would make steps of the rounding of gradients that are 0
+    model = xn.Model(convolutional(), xn.cross_entropy, optimizer, seed=3, backend=backend, dtype=dtype)
+    x, y = bytes_and_labels(16, 72)
+    other, _ = bytes_and_labels(16, 72, seed=1)
+    found = [np.array(model.fit(data.reshape(-1, 9, 8), y, k, 8)["loss"]) for k, data in ((3, x), (1, other))]
+    carried = [np.array(backend.asnumpy(value)) for _, value in sorted(model.buffers.items())]
+    return [*found, home(model), *carried, np.array(model.predict(x.reshape(-1, 9, 8)))]
+
+
+def two_inputs(backend, dtype):
+    """Two sequences through one tower, and rows beside them."""
+    tower = xn.Shared(
+        "tower", xn.Sequential(xn.Conv1d(3, 4, 3, padding=1, stride=2), xn.BatchNorm(4), xn.Tanh(), xn.Flatten())
+    )
+    net = xn.Sequential(
+        xn.Parallel(tower, tower, xn.Sequential(xn.Linear(2, 4), xn.Mish()), join="concat"), xn.Linear(28, 3)
+    )
+    rng = np.random.default_rng(6)
+    x = tuple(rng.normal(size=(16, *shape)).astype(dtype) for shape in ((6, 3), (6, 3), (2,)))
+    model = xn.Model(net, xn.mean_squared_error, xn.SGD(0.05, momentum=0.9), seed=1, backend=backend, dtype=dtype)
+    found = [np.array(model.fit(x, rng.normal(size=(16, 3)).astype(dtype), 2, 8)["loss"]) for _ in range(2)]
+    return [*found, home(model), np.array(model.predict(x))]
+
+
 ALL = {"dropout": dropout, "two models": two_models, "carries": carries, "regression": regression}
+ALL |= {"images": images, "two inputs": two_inputs}
 
 
 def random_network(backend, seed):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property, lru_cache
 from importlib import import_module
+from operator import attrgetter
 from typing import Any
 
 try:
@@ -23,18 +24,27 @@ from xpnet.backends.base import Apply, Gate, InPlaceBackend, Numbers, Rule, Run,
 from xpnet.backends.cuda import cublaslt, detect
 from xpnet.backends.cuda.dense import FusedDense
 from xpnet.backends.cuda.graph import Room, Steps
+from xpnet.backends.cuda.images import Images
 from xpnet.backends.cuda.kernels import Kernels, lasting
 from xpnet.backends.cuda.products import Products
 from xpnet.backends.cuda.symbols import TraceError
 from xpnet.errors import BackendError
 
 NATIVE = {
-    "xpnet.data.batches.gather": "gather",
-    "xpnet.losses.cross_entropy": "cross_entropy",
-    "xpnet.optimizers.base.measure": "measure",
-    "xpnet.random.bernoulli": "bernoulli",
+    "xpnet.arrays.sum_rows": "images.sum_rows",
+    "xpnet.data.batches.gather": "kernels.gather",
+    "xpnet.layers.normalization.standardize_rows": "images.standardize_rows",
+    "xpnet.layers.patches.convolve": "images.convolve",
+    "xpnet.layers.patches.convolve_gradients": "images.convolve_gradients",
+    "xpnet.layers.patches.convolve_input": "images.convolve_input",
+    "xpnet.layers.patches.convolve_weight": "images.convolve_weight",
+    "xpnet.layers.pooling.average_pool": "images.average_pool",
+    "xpnet.layers.pooling.max_pool": "images.max_pool",
+    "xpnet.losses.cross_entropy": "kernels.cross_entropy",
+    "xpnet.optimizers.base.measure": "kernels.measure",
+    "xpnet.random.bernoulli": "kernels.bernoulli",
 }
-"""Functions of arrays that have a kernel of their own."""
+"""Functions of arrays that have kernels of their own."""
 
 
 class CupyBackend(InPlaceBackend):
@@ -82,6 +92,11 @@ class CupyBackend(InPlaceBackend):
     def kernels(self) -> Kernels:
         """Kernels of our own."""
         return Kernels(self.cupy)
+
+    @cached_property
+    def images(self) -> Images:
+        """Those for images."""
+        return Images(self.kernels, self.matmul)
 
     @cached_property
     def products(self) -> Products | None:
@@ -159,9 +174,9 @@ class CupyBackend(InPlaceBackend):
     def native(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return a function's own kernel, which leaves to the plain form what it was not made for."""
         name = f"{getattr(function, '__module__', '')}.{getattr(function, '__name__', '')}"
-        own = getattr(self.kernels, NATIVE.get(name, ""), None)
-        if own is None:
+        if name not in NATIVE:
             return function
+        own = attrgetter(NATIVE[name])(self)
 
         def call(*arguments: Any, **keywords: Any) -> Any:
             with self.working():

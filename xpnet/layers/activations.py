@@ -233,7 +233,7 @@ class PReLU(Layer):
         xp, (slope,), positive = ctx.xp, params, x > 0
 
         def backward(dy: Array, need_dx: bool = True, out: Params = (None,)) -> tuple[Array | None, Params]:
-            each = sum_rows(xp, xp.where(positive, 0.0, x) * dy)
+            each = ctx.backend.native(sum_rows)(xp, xp.where(positive, 0.0, x) * dy)
             dslope = each if self.n > 1 else xp.reshape(xp.sum(each), (1,))
             return dy * xp.where(positive, 1.0, slope) if need_dx else None, (dslope,)
 

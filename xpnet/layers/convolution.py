@@ -83,7 +83,7 @@ class Conv2d(Layer):
                 dx, dweight = native(convolve_gradients)(xp, x, dy, weight, grid)  # (N, H, W, I), (K, L, I/G, O)
             else:
                 dx, dweight = None, native(convolve_weight)(xp, x, dy, grid)
-            return dx, (dweight, sum_rows(xp, dy)) if self.bias else (dweight,)
+            return dx, (dweight, native(sum_rows)(xp, dy)) if self.bias else (dweight,)
 
         return y, backward
 
@@ -227,7 +227,7 @@ class ConvTranspose2d(Layer):
         def backward(dy: Array, need_dx: bool = True, out: Params = (None, None)) -> tuple[Array | None, Params]:
             dx = native(convolve)(xp, dy, weight, grid) if need_dx else None  # (N, H, W, I)
             dweight = native(convolve_weight)(xp, dy, x, grid)  # (K, L, O/G, I)
-            return dx, (dweight, sum_rows(xp, dy)) if self.bias else (dweight,)
+            return dx, (dweight, native(sum_rows)(xp, dy)) if self.bias else (dweight,)
 
         return y, backward
 

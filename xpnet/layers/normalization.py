@@ -95,7 +95,7 @@ class LayerNorm(Layer):
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Pullback]:
         """Return x by the mean and variance of each position, and the pullback."""
         hat, back = standardize(ctx.xp, x, -1, self.eps)
-        return _scaled(ctx.xp, hat, back, params)
+        return _scaled(ctx, hat, back, params)
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class GroupNorm(Layer):
         xp, own = ctx.xp, (-1, *x.shape[1:])
         cut = (-1, prod(x.shape[1:-1]), self.groups, self.n // self.groups)
         hat, back = standardize(xp, xp.reshape(x, cut), (1, 3), self.eps)
-        return _scaled(xp, xp.reshape(hat, own), lambda d: xp.reshape(back(xp.reshape(d, cut)), own), params)
+        return _scaled(ctx, xp.reshape(hat, own), lambda d: xp.reshape(back(xp.reshape(d, cut)), own), params)
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class RMSNorm(Layer):
         def back(d: Array) -> Array:
             return scale * (d - hat * xp.mean(d * hat, axis=-1, keepdims=True))
 
-        return _scaled(xp, hat, back, params)
+        return _scaled(ctx, hat, back, params)
 
 
 def standardize(xp: Namespace, x: Array, axes: int | tuple[int, ...], eps: float) -> tuple[Array, Any]:
@@ -234,12 +234,12 @@ def _by_carried(
     return (x - mean) * factor + beta, backward
 
 
-def _scaled(xp: Namespace, hat: Array, back: Any, params: Params) -> tuple[Array, Pullback]:
+def _scaled(ctx: Context, hat: Array, back: Any, params: Params) -> tuple[Array, Pullback]:
     """Return γ x̂ + β, β if there is one, and the pullback, `back` being that of x̂."""
-    gamma, *beta = params
+    xp, total, (gamma, *beta) = ctx.xp, ctx.backend.native(sum_rows), params
 
     def backward(dy: Array, need_dx: bool = True, out: Params = ()) -> tuple[Array | None, Params]:
-        gradients = (sum_rows(xp, dy * hat), *(sum_rows(xp, dy) for _ in beta))
+        gradients = (total(xp, dy * hat), *(total(xp, dy) for _ in beta))
         return back(dy * gamma) if need_dx else None, gradients
 
     y = hat * gamma

@@ -183,7 +183,8 @@ class Assembly:
         What is assigned must hold the same names, each with an array of its shape, type and device.
         """
         with self.holder as holder, self.backend.working():
-            return {name: self.backend.xp.asarray(array, copy=True) for name, array in holder.state.buffers.items()}
+            held, names = holder.state.buffers, parts.carried(self.net)  # compiled steps sort the names
+            return {name: self.backend.xp.asarray(held[name], copy=True) for name in names}
 
     @buffers.setter
     @at_work
