@@ -89,6 +89,12 @@ IMAGES = [
     (xn.RMSNorm(3), (4, 3)),
     (xn.Dropout2d(0.4), (4, 4, 3)),
     (xn.Channels(), (4, 5)),
+    (xn.RandomShift(1), (4, 5, 2)),
+    (xn.RandomFlip(), (4, 5, 2)),
+    (xn.RandomCrop((3, 4), padding=1), (4, 5, 2)),
+    (xn.Cutout(2), (4, 5, 2)),
+    (xn.RandomRotate(10), (4, 5, 2)),
+    (xn.RandomAffine(10, translate=(0.1, 0.1)), (4, 5, 2)),
     pytest.param(LENET, (8, 12), id="LENET"),
 ]
 
