@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xpnet import metrics, random
-from xpnet.arrays import Array, Vector, each, with_batch
+from xpnet.arrays import Array, Vector, each, shape_of, with_batch
 from xpnet.backends import Backend
 from xpnet.backends.base import at_work
 from xpnet.checks import precision, seed, settle
@@ -83,7 +83,8 @@ class Step:
         """Return work and widest output of a sample of x."""
         shape = with_batch(x, None)
         if shape not in self._known:
-            self._known[shape] = self.net.work(shape), self.net.widest(shape)
+            whole = shape_of(x)  # what does not fit is said of the shape that came
+            self._known[shape] = self.net.work(whole), self.net.widest(whole)
         return self._known[shape]
 
     @cached_property
