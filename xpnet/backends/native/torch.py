@@ -46,7 +46,7 @@ def convolve(xp: Namespace, x: Array, weight: Array, grid: Grid) -> Array:
 
 def _backward(x: Array, dy: Array, weight: Array, grid: Grid, dx: bool, dweight: bool) -> tuple[Any, Any]:
     images, settings = _settings(x, grid)
-    kernel = weight.permute(3, 2, 0, 1)
+    kernel = weight.permute(3, 2, 0, 1).contiguous()  # some of its backward functions insist
     made = ATEN.convolution_backward(_in(dy), images, kernel, None, *settings, (dx, dweight, False))
     back: Any = _out(made[0]) if dx else None
     if dx and images.shape[2:] != x.shape[1:3]:
