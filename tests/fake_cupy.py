@@ -19,7 +19,7 @@ import numpy as np
 
 from xpnet.backends.cuda import cublaslt
 from xpnet.backends.cuda.products import Products
-from xpnet.backends.cupy import CupyBackend
+from xpnet.backends.cupy import NATIVE, CupyBackend
 
 tape = None  # what the capturing stream was asked, None if none is capturing
 
@@ -225,8 +225,8 @@ class Namespace:
         keywords.pop("device", None)
         if found.__name__ == "asarray" and not isinstance(arguments[0], ndarray):
             return asarray(np.asarray(*arguments, **keywords))
-        if found.__name__ == "full":
-            return asarray(np.full(*arguments, **keywords))
+        if found.__name__ in ("full", "ones", "zeros"):
+            return asarray(getattr(np, found.__name__)(*arguments, **keywords))
         if found.__name__ == "take" and keywords.get("axis") == 0:
             return operate(lambda x, k: np.take(x, k, axis=0, mode="wrap"), *arguments)
         return operate(found, *arguments, **keywords)
@@ -479,6 +479,12 @@ class FakeBackend(CupyBackend):
     @cached_property
     def products(self):
         return Products(self.cupy, self.precision, FakeLt(self.lacks)) if self.lt else None
+
+    @cached_property
+    def images(self):
+        """No kernels for images: the plain forms serve. The stand-in driver runs the kernels."""
+        names = (name.partition(".")[2] for name in NATIVE.values() if name.startswith("images."))
+        return SimpleNamespace(**dict.fromkeys(names, lambda *arguments: None))
 
     def describe(self):
         return "a fake GPU"

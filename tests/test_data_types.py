@@ -205,7 +205,7 @@ def test_what_is_not_finite_is_found_wherever_it_stands(value, rows, columns, da
         for layout in (x, np.asfortranarray(x), x[::-1]):
             at = rows - 1 - row if layout.strides[0] < 0 else row
             with pytest.warns(DataWarning) as record:
-                door.check_inputs(layout, xn.Linear(columns, 1), NumpyBackend())
+                door.check_inputs("x", layout, xn.Linear(columns, 1), layout.shape, NumpyBackend())
             assert [str(w.message) for w in record] == [f"x holds {value} at row {at}, column {column}: clean the data"]
 
 
