@@ -16,6 +16,7 @@ import sys
 import sysconfig
 import tarfile
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -89,7 +90,11 @@ def build() -> Path:
     place = folder()
     if not (place / "runtime.so").exists():
         place.mkdir(parents=True, exist_ok=True)
-        compile_runtime(sources(), place / "runtime.o")
+        with ThreadPoolExecutor() as pool:  # each waits for a compiler of its own
+            made = [pool.submit(compile_runtime, sources(), place / "runtime.o")]
+            made += [pool.submit(compile_text, name, place) for names in LIBRARIES.values() for name in names]
+        for one in made:
+            one.result()
         wanted = {"libcuda.so.1": undefined(place / "runtime.o", "cuda"), "libcublas.so.13": wanted_of_blas()}
         for library in LIBRARIES:
             link(library, place, wanted.get(library, set()))
@@ -99,15 +104,20 @@ def build() -> Path:
     return place
 
 
+def compile_text(name: str, place: Path) -> None:
+    """Compile one of the stand-in's own texts, not yet linked."""
+    gxx(*FLAGS, "-c", "-o", str(place / f"{name}.o"), str(HERE / name))
+
+
 def link(library: str, place: Path, wanted: Iterable[str]) -> None:
-    """Compile one of the stand-in's libraries; of the functions wanted, those that it has not are there and refuse."""
+    """Link one of the stand-in's libraries; of the functions wanted, those that it has not are there and refuse."""
     absent, exports = place / "absent.cpp", place / "exports.map"
     absent.write_text("\n".join(['#include "standin.h"', *map(refusing, sorted(wanted)), ""]))
     exports.write_text(f"{library} {{ global: *; }};\n")  # cuBLAS's names have a version, the driver's have none
     named = [f"-Wl,-soname,{library}", *[f"-Wl,--version-script={exports}"] * library.startswith("libcublas.")]
     below = [str(place / name) for name in LIBRARIES][: list(LIBRARIES).index(library)]
-    texts = [str(HERE / name) for name in LIBRARIES[library]]
-    gxx(*FLAGS, *named, "-o", str(place / library), *texts, str(absent), *below, "-ldl", "-lpthread")
+    objects = [str(place / f"{name}.o") for name in LIBRARIES[library]]
+    gxx(*FLAGS, *named, "-o", str(place / library), *objects, str(absent), *below, "-ldl", "-lpthread")
 
 
 def refusing(name: str) -> str:
