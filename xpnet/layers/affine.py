@@ -31,6 +31,17 @@ PIXEL = 2 * ONE
 """The distance of two pixels in coordinates: places are counted in half pixels, since a centre may lie at one."""
 
 
+class Table(tuple[tuple[int, ...], ...]):
+    """Rows of numbers. Every step looks them up among the backend's constants, so their hash is reckoned once."""
+
+    @cached_property
+    def _hash(self) -> int:
+        return super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
 class Affine(Augmentation):
     """What RandomAffine and RandomRotate share: y at q is x at A(q − centre − t) + centre."""
 
@@ -44,7 +55,7 @@ class Affine(Augmentation):
         return 0, 0
 
     @cached_property
-    def table(self) -> tuple[tuple[int, ...], ...]:
+    def table(self) -> Table:
         """A₀₀, A₀₁, A₁₀ and A₁₁ of every choice, in units of 1/4096."""
         rng = generator(0, "affine")
         orders = [rng.permutation(LEVELS).tolist() for _ in self.ranges]
@@ -52,7 +63,7 @@ class Affine(Augmentation):
             [low + (k + 0.5) / LEVELS * (high - low) for k, (low, high) in zip(order, self.ranges, strict=True)]
             for order in zip(*orders, strict=True)
         )
-        return tuple(zip(*(_inverse(*choice) for choice in choices), strict=True))
+        return Table(zip(*(_inverse(*choice) for choice in choices), strict=True))
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return the same shape."""
