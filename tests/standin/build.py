@@ -90,11 +90,11 @@ def build() -> Path:
     place = folder()
     if not (place / "runtime.so").exists():
         place.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor() as pool:  # each waits for a compiler of its own
-            made = [pool.submit(compile_runtime, sources(), place / "runtime.o")]
-            made += [pool.submit(compile_text, name, place) for names in LIBRARIES.values() for name in names]
-        for one in made:
-            one.result()
+        with ThreadPoolExecutor() as pool:  # while CuPy's sources are fetched
+            parts = [pool.submit(compile_text, name, place) for names in LIBRARIES.values() for name in names]
+            compile_runtime(sources(), place / "runtime.o")
+        for part in parts:
+            part.result()
         wanted = {"libcuda.so.1": undefined(place / "runtime.o", "cuda"), "libcublas.so.13": wanted_of_blas()}
         for library in LIBRARIES:
             link(library, place, wanted.get(library, set()))
@@ -163,7 +163,7 @@ def compile_runtime(cupy: Path, made: Path) -> None:
         raise MissingError(f"CuPy's module could not be translated: {done.stderr.strip().splitlines()[-1]}")
     folders = (cupy, cupy / "cupy_backends", cupy / "cupy_backends" / "cuda", sysconfig.get_path("include"))
     text = str((cupy / MODULE.replace(".", "/")).with_suffix(".cpp"))
-    words = ("-std=c++17", "-O1", "-fPIC", "-c", "-w", "-DCUPY_CUDA_VERSION=13000", "-o", str(made), text)
+    words = ("-std=c++17", "-O0", "-fPIC", "-c", "-w", "-DCUPY_CUDA_VERSION=13000", "-o", str(made), text)
     gxx(*words, *(f"-I{one}" for one in folders))
 
 
