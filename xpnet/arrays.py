@@ -3,6 +3,7 @@
 The namespace (`xp`) of the arrays in hand says which library computes. It is resolved once, at a public door.
 """
 
+from functools import cached_property
 from typing import Any, TypeAlias, TypeVar
 
 import array_api_compat
@@ -19,6 +20,17 @@ Vector: TypeAlias = Any
 """θ, or a vector like it: one flat array, or (where a library prefers it) the tuple of its windows."""
 
 V = TypeVar("V", bound=Any)
+
+
+class Table(tuple[tuple[Any, ...], ...]):
+    """Rows of a layer's own numbers. Every step looks them up among the backend's constants: their hash is kept."""
+
+    @cached_property
+    def _hash(self) -> int:
+        return super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 def namespace(**arrays: Array) -> Namespace:

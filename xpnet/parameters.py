@@ -13,7 +13,7 @@ import numpy as np
 
 from xpnet import random
 from xpnet.arrays import Array, Namespace, Vector
-from xpnet.checks import integer, settle
+from xpnet.checks import integer, number, settle
 from xpnet.errors import ShapeError
 
 Shape: TypeAlias = tuple[int, ...]
@@ -62,6 +62,19 @@ class Constant:
 
     def __call__(self, rng: np.random.Generator, shape: Shape) -> np.ndarray:
         return np.full(shape, self.value)
+
+
+@dataclass(frozen=True)
+class Normal:
+    """An initializer: N(0, scale)."""
+
+    scale: float
+
+    def __post_init__(self) -> None:
+        settle(self, scale=number("Normal", "scale", self.scale, least=0))
+
+    def __call__(self, rng: np.random.Generator, shape: Shape) -> np.ndarray:
+        return rng.normal(0.0, self.scale, shape)
 
 
 INITIALIZERS: dict[str, Initializer] = {"normal": normal, "glorot": glorot, "he": he, "zeros": zeros}

@@ -43,8 +43,13 @@ def place(name: str, data: Any, backend: Backend, dtype: str) -> Array:
 
 def place_inputs(data: Any, net: Layer, backend: Backend, dtype: str) -> Any:
     """Return what a network is to read as an array of the backend, or a tuple of them; see `place`."""
-    parts = tuple(place(name, part, backend, dtype) for name, part in _named(data, net))
-    return parts if _several(data, net) else parts[0]
+    parts = []
+    for name, part, tokens in _named(data, net):
+        array = read(name, part, backend, dtype)
+        if tokens:
+            check_tokens(name, array, tokens, _home(array, backend))
+        parts.append(_put(array, backend))
+    return tuple(parts) if _several(data, net) else parts[0]
 
 
 def _several(data: Any, net: Layer) -> bool:
@@ -52,9 +57,11 @@ def _several(data: Any, net: Layer) -> bool:
     return isinstance(data, tuple) and net.takes_several
 
 
-def _named(data: Any, net: Layer) -> list[tuple[str, Any]]:
-    """Return each input with its name in messages."""
-    return [(f"x[{k}]", part) for k, part in enumerate(data)] if _several(data, net) else [("x", data)]
+def _named(data: Any, net: Layer) -> list[tuple[str, Any, int]]:
+    """Return each input with its name in messages, and how many different tokens it holds, 0 for numbers."""
+    if not _several(data, net):
+        return [("x", data, net.tokens())]
+    return [(f"x[{k}]", part, net.tokens(k)) for k, part in enumerate(data)]
 
 
 def _put(data: Array, backend: Backend) -> Array:
@@ -70,14 +77,15 @@ def admit(x: Any, y: Any, net: Layer, loss: losses.Loss, backend: Backend, dtype
     differ become one number of `dtype`, as time stamps do.
     """
     with np.errstate(all="ignore"):
-        came_x = {name: types.collect(name, part, backend) for name, part in _named(x, net)}
+        named = _named(x, net)
+        came_x = {name: types.collect(name, part, backend) for name, part, _ in named}
         came_y = types.collect("y", y, backend)
         for name, part in came_x.items():
             if part.shape[0] != came_y.shape[0]:
                 raise ShapeError(f"{name} has {part.shape[0]} samples, y has {came_y.shape[0]}: they must be as many")
         shape = shape_of(tuple(came_x.values()) if _several(x, net) else came_x["x"])
         output, check = net.output_shape(shape), check_of(loss)
-        parts = tuple(_input(name, part, net, shape, backend, dtype) for name, part in came_x.items())
+        parts = tuple(_input(name, came_x[name], tokens, net, shape, backend, dtype) for name, _, tokens in named)
         x = parts if _several(x, net) else parts[0]
         if check is check_labels:
             return x, _put(check(came_y, output, _home(came_y, backend)), backend)
@@ -89,9 +97,12 @@ def admit(x: Any, y: Any, net: Layer, loss: losses.Loss, backend: Backend, dtype
         return x, _put(y, backend)
 
 
-def _input(name: str, came: Array, net: Layer, shape: Shape, backend: Backend, dtype: str) -> Array:
+def _input(name: str, came: Array, tokens: int, net: Layer, shape: Shape, backend: Backend, dtype: str) -> Array:
     """Return one input checked and on the device."""
     x = types.settle(name, came, backend, dtype)
+    if tokens:
+        check_tokens(name, x, tokens, _home(x, backend))
+        return _put(x, backend)
     check_distinct(name, came, _home(came, backend), dtype)
     check_inputs(name, x, net, shape, _home(x, backend))
     return _put(x, backend)
@@ -100,6 +111,18 @@ def _input(name: str, came: Array, net: Layer, shape: Shape, backend: Backend, d
 def _home(data: Array, backend: Backend) -> Backend:
     """Return the backend that computes where the data lie: NumPy for host data."""
     return find_backend("numpy") if isinstance(data, np.ndarray) else backend
+
+
+def check_tokens(name: str, x: Array, tokens: int, backend: Backend) -> None:
+    """Raise DataError unless an input, called by name, holds integers in 0..tokens−1."""
+    must = f"{name} must hold tokens, integers in 0..{tokens - 1}" if tokens > 2 else f"{name} must hold 0 and 1"
+    if is_floating(backend.xp, x):
+        raise DataError(f"{must}, got {str(x.dtype).rpartition('.')[2]}: cast them, {name}.astype(int)")
+    low, high = scan.extremes(x, backend)
+    if low < 0 or high >= tokens:
+        place = scan.first(x, lambda xp, x: (x < 0) | (x >= tokens), backend)
+        assert place is not None
+        raise DataError(f"{must}, got {scan.value(x, place, backend)} at {scan.where(place)}")
 
 
 def check_inputs(name: str, x: Array, net: Layer, shape: Shape, backend: Backend) -> None:

@@ -97,7 +97,9 @@ def _described(value: Any, where: str, custom: dict[str, Any]) -> Any:
 def _dataclass(value: Any, custom: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that the class's __init__ takes; CheckpointError if it does not make the same of them."""
     kind = type(value)
+    takes = signature(kind).parameters
     names = [field.name for field in fields(value) if field.init and (field.kw_only or not _takes_layers(kind))]
+    names = [name for name in names if name in takes or not isinstance(value, Sequential)]  # layers made of settings
     names = ["layers", *names] if _takes_layers(kind) else names
     data = {"is": _named(kind, custom)}
     data |= {name: _described(getattr(value, name), f"{kind.__name__}.{name}", custom) for name in names}

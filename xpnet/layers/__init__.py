@@ -16,15 +16,19 @@ from xpnet.layers.activations import (
     Tanh,
 )
 from xpnet.layers.affine import RandomAffine, RandomRotate
+from xpnet.layers.attention import MultiHeadAttention, TransformerBlock
 from xpnet.layers.augmentation import Cutout, RandomCrop, RandomFlip, RandomShift
 from xpnet.layers.base import Context, Layer, Params, Pullback
 from xpnet.layers.compose import Residual, Sequential
 from xpnet.layers.convolution import Conv1d, Conv2d, ConvTranspose2d
 from xpnet.layers.dropout import Dropout, Dropout2d
+from xpnet.layers.embedding import Embedding, Positions, Sinusoidal, Tied
 from xpnet.layers.graphs import Parallel, Shared
 from xpnet.layers.linear import Linear
 from xpnet.layers.normalization import BatchNorm, GroupNorm, LayerNorm, RMSNorm
 from xpnet.layers.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d, Upsample
+from xpnet.layers.recompute import Recompute
+from xpnet.layers.sequences import Masked, Pooled
 from xpnet.layers.shape import Channels, Flatten, Scale
 
 __all__ = [
@@ -40,6 +44,7 @@ __all__ = [
     "Cutout",
     "Dropout",
     "Dropout2d",
+    "Embedding",
     "Flatten",
     "GlobalAvgPool2d",
     "GroupNorm",
@@ -49,11 +54,15 @@ __all__ = [
     "LeakyReLU",
     "Linear",
     "LogSoftmax",
+    "Masked",
     "MaxPool2d",
     "Mish",
+    "MultiHeadAttention",
     "PReLU",
     "Parallel",
     "Params",
+    "Pooled",
+    "Positions",
     "Pullback",
     "RMSNorm",
     "RandomAffine",
@@ -62,14 +71,18 @@ __all__ = [
     "RandomRotate",
     "RandomShift",
     "ReLU",
+    "Recompute",
     "Residual",
     "Scale",
     "Sequential",
     "Shared",
     "SiLU",
     "Sigmoid",
+    "Sinusoidal",
     "Softmax",
     "Softplus",
     "Tanh",
+    "Tied",
+    "TransformerBlock",
     "Upsample",
 ]

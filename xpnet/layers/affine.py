@@ -10,7 +10,7 @@ from functools import cached_property
 from math import cos, radians, sin, tan
 from typing import Any, TypeAlias
 
-from xpnet.arrays import Array, Namespace, device, is_floating
+from xpnet.arrays import Array, Namespace, Table, device, is_floating
 from xpnet.checks import number, settle, shown
 from xpnet.errors import ShapeError
 from xpnet.geometry import Pair
@@ -29,17 +29,6 @@ ONE = 1 << 12
 """The number 1 in a matrix of whole numbers."""
 PIXEL = 2 * ONE
 """The distance of two pixels in coordinates: places are counted in half pixels, since a centre may lie at one."""
-
-
-class Table(tuple[tuple[int, ...], ...]):
-    """Rows of numbers. Every step looks them up among the backend's constants, so their hash is reckoned once."""
-
-    @cached_property
-    def _hash(self) -> int:
-        return super().__hash__()
-
-    def __hash__(self) -> int:
-        return self._hash
 
 
 class Affine(Augmentation):

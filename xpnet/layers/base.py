@@ -20,6 +20,21 @@ Pullback: TypeAlias = Callable[..., tuple[Array | None, Params]]
 
 
 @dataclass(slots=True)
+class Stream:
+    """A sequence that is given one position at a time: what layers keep of those before it.
+
+    The shapes stay the same at every position, so that a step can be compiled once.
+    """
+
+    position: Array
+    """Which position x is, int32 and 0-d."""
+    length: int
+    """How many positions there may be."""
+    kept: dict[str, Array] = field(default_factory=dict)
+    """What layers keep, by path; a forward pass rebinds it."""
+
+
+@dataclass(slots=True)
 class Context:
     """What a forward pass knows besides its arguments; `ctx.at(k)` is the same for child k."""
 
@@ -35,6 +50,10 @@ class Context:
     watch: Callable[[str, Array], None] | None = None
     """Called with the path and the output of every child layer, if given."""
     path: str = ""
+    mask: Array | None = None
+    """(N, T), 1 where a sequence has a token and 0 where it is padding, if given (`Masked`)."""
+    stream: Stream | None = None
+    """Where x stands in a sequence that comes one position at a time, if it does: x is then (N, 1, …)."""
 
     @property
     def xp(self) -> Namespace:
@@ -67,7 +86,7 @@ class Context:
     def at(self, k: int) -> "Context":
         """Return the context of child k."""
         path = f"{self.path}.{k}" if self.path else str(k)
-        return Context(self.backend, self.training, self.key, self.buffers, self.watch, path)
+        return Context(self.backend, self.training, self.key, self.buffers, self.watch, path, self.mask, self.stream)
 
 
 class Layer(ABC):
@@ -107,6 +126,10 @@ class Layer(ABC):
     def takes_several(self) -> bool:
         """Whether x may be a tuple of inputs: `Parallel` gives each of its layers one."""
         return False
+
+    def tokens(self, k: int | None = None) -> int:
+        """Return how many different integers x holds, or input k of several: tokens 0, 1, …; 0 if it holds numbers."""
+        return 0
 
     @property
     def size(self) -> int:
@@ -149,7 +172,8 @@ class Layer(ABC):
         """Return f(θ, x) and the pullback, `backward(dy) -> dθ`, which can be called once.
 
         θ is one flat vector or the tuple of its windows, and dθ is of the same kind. x is an array (N, …), or a tuple
-        of them for a network that begins with `Parallel`; integers are read as numbers of θ's precision. `training`
+        of them for a network that begins with `Parallel` or `Masked`; integers are read as numbers of θ's precision,
+        but for tokens, which `Embedding` reads. `training`
         turns dropout on, which needs a `key`: an integer, another one at each step. `buffers` is what the network
         carries, by path (`init_buffers`; of a model `model.buffers`): training puts new arrays into the dict, or
         forgets them if there is none; without training BatchNorm cannot do without.
@@ -196,9 +220,11 @@ class Layer(ABC):
             raise ShapeError(f"theta must be a vector of {self.size} numbers, got shape {tuple(theta.shape)}")
         if isinstance(theta, tuple) and len(theta) != len(self.layout):
             raise ShapeError(f"theta must have {len(self.layout)} windows, got {len(theta)}")
-        if not self.layout or (not several and x.dtype == first.dtype):
+        if not self.layout or (not several and x.dtype == first.dtype and not self.tokens()):
             return x
-        return tuple(_as_theta(backend, part, first) for part in x) if several else _as_theta(backend, x, first)
+        if not several:
+            return _as_read(backend, x, first, self.tokens())
+        return tuple(_as_read(backend, part, first, self.tokens(k)) for k, part in enumerate(x))
 
     @cached_property
     def _carried(self) -> frozenset[str]:
@@ -245,11 +271,30 @@ class Layer(ABC):
 def check_inputs(net: Layer, x: Any) -> None:
     """Raise ShapeError for a tuple of inputs to a network that reads one."""
     if isinstance(x, tuple) and not net.takes_several:
-        raise ShapeError(f"the network reads one array, got {len(x)}: begin with Parallel(…), a layer for each")
+        raise ShapeError(
+            f"the network reads one array, got {len(x)}: begin with Parallel(…), a layer for each, or Masked(…)"
+        )
 
 
-def _as_theta(backend: Backend, x: Array, theta: Array) -> Array:
-    """Return x in the precision of θ: integers read as numbers; TypeError for another precision."""
+def by_rows(layer: Layer, params: Params, x: Array, ctx: Context) -> tuple[Array, Pullback]:
+    """Run a layer of rows (N, I) on x (…, I): all axes but the last count samples."""
+    xp, shape = ctx.xp, x.shape
+    y, pullback = layer.forward(params, xp.reshape(x, (-1, shape[-1])), ctx)
+
+    def backward(dy: Array, need_dx: bool = True, out: Params = ()) -> tuple[Array | None, Params]:
+        rows = xp.reshape(dy, (-1, dy.shape[-1]))
+        dx, gradients = pullback(rows, need_dx, out) if out else pullback(rows, need_dx)
+        return None if dx is None else xp.reshape(dx, shape), gradients
+
+    return xp.reshape(y, (*shape[:-1], y.shape[-1])), backward
+
+
+def _as_read(backend: Backend, x: Array, theta: Array, tokens: int) -> Array:
+    """Return tokens as they are, else x in the precision of θ, integers read as numbers; TypeError for other types."""
+    if tokens:
+        if not backend.xp.isdtype(x.dtype, ("integral", "bool")):
+            raise TypeError(f"expected tokens, integers in 0..{tokens - 1}, got {x.dtype}: cast them with astype")
+        return x
     if x.dtype == theta.dtype:
         return x
     if is_floating(backend.xp, x):

@@ -36,6 +36,10 @@ class Sequential(Layer):
         """Whether the first layer does."""
         return bool(self.layers) and self.layers[0].takes_several
 
+    def tokens(self, k: int | None = None) -> int:
+        """Return what the first layer reads."""
+        return self.layers[0].tokens(k) if self.layers else 0
+
     def parameters(self) -> tuple[Parameter, ...]:
         """Every child's, in order, each name with the child's number before it."""
         return tuple(p.named(k) for k, layer in enumerate(self.layers) for p in layer.parameters())

@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from xpnet.arrays import Array
 from xpnet.layers.activations import ReLU
-from xpnet.layers.base import Context, Layer, Params, Pullback
+from xpnet.layers.base import Context, Layer, Params, Pullback, by_rows
 from xpnet.layers.linear import Linear
 
 Slot: TypeAlias = tuple[int, Layer, slice]
@@ -24,6 +24,8 @@ class Chain(Layer):
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Pullback]:
         """Return what the last layer gives, and the pullback of them all; params are W₁, b₁, W₂, b₂, …"""
+        if x.ndim > 2:
+            return by_rows(self, params, x, ctx)
         dense, inputs, masks = ctx.backend.dense, [x], []
         for k, relu in enumerate(self.relu):
             y, mask = dense.forward(inputs[k], params[2 * k], params[2 * k + 1], relu)

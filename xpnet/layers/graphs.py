@@ -71,6 +71,11 @@ class Parallel(Sequential):
         """Yes: one for each layer."""
         return True
 
+    def tokens(self, k: int | None = None) -> int:
+        """Return what layer k reads; of one x what any of them reads."""
+        layers = self.layers if k is None else self.layers[k : k + 1]
+        return max((layer.tokens() for layer in layers), default=0)
+
     def _each(self, x: Any, several: bool) -> tuple[Any, ...]:
         """Return what each layer reads, of inputs or of their shapes; ShapeError unless there is one for each."""
         if several and len(x) != len(self.layers):
@@ -153,6 +158,10 @@ class Shared(Layer):
     def takes_several(self) -> bool:
         """Whether the layer does."""
         return self.layer.takes_several
+
+    def tokens(self, k: int | None = None) -> int:
+        """Return what the layer reads."""
+        return self.layer.tokens(k)
 
     def parameters(self) -> tuple[Parameter, ...]:
         """Return the layer's, each marked as shared."""

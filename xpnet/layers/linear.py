@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from xpnet.arrays import Array
 from xpnet.checks import flag, integer, settle
 from xpnet.errors import ShapeError
-from xpnet.layers.base import Context, Layer, Params, Pullback
+from xpnet.layers.base import Context, Layer, Params, Pullback, by_rows
 from xpnet.parameters import Initializer, Parameter, Shape, find_initializer
 
 
@@ -15,6 +15,8 @@ class Linear(Layer):
     """y = x W + b        x (N, I)   W (I, O)   b (O,)   y (N, O)
 
     dx = dy Wᵀ,  dW = xᵀ dy,  db = Σₙ dy     (Goodfellow et al., "Deep Learning", 2016, section 6.5)
+
+    Of sequences (N, T, I), and of any x (…, I), each position is a row: y is (…, O).
 
     `initializer` of W: "normal" (1/√I, the lesson's), "glorot", "he", "zeros" or a function (rng, shape) -> host array.
     """
@@ -38,14 +40,14 @@ class Linear(Layer):
         return (weight, Parameter("bias", (self.nout,))) if self.bias else (weight,)
 
     def output_shape(self, shape: Shape) -> Shape:
-        """(N, I) -> (N, O)."""
-        if len(shape) == 2 and shape[1] == self.nin:
-            return (shape[0], self.nout)
+        """(N, …, I) -> (N, …, O)."""
+        if len(shape) >= 2 and shape[-1] == self.nin:
+            return (*shape[:-1], self.nout)
         features = math.prod(shape[1:])
         if len(shape) > 2 and features == self.nin:
             remedy = "add Flatten() before it"
         elif len(shape) > 2:
-            remedy = f"it takes 2 axes, not {len(shape)}, and Flatten() would make {features} features of the rest"
+            remedy = f"the last axis must have {self.nin} features, and Flatten() would make {features} of all"
         elif len(shape) < 2:
             remedy = "give it a batch, one sample a row"
         else:
@@ -54,6 +56,8 @@ class Linear(Layer):
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Pullback]:
         """Return x W + b and its pullback."""
+        if x.ndim > 2:
+            return by_rows(self, params, x, ctx)
         xp, matmul, weight = ctx.xp, ctx.backend.matmul, params[0]
         y = matmul(x, weight)  # (N, O)
         if self.bias:

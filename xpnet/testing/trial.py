@@ -20,7 +20,8 @@ Pull: TypeAlias = Callable[..., tuple[Array, ...]]
 class Trial(NamedTuple):
     """A layer, where and how it runs, and arrays: θ flat and in windows, x, a dy of the output's shape, buffers.
 
-    x is an array, or a tuple of several inputs; a layer of `Shared` ones is given each window as often as it needs it.
+    x is an array, or a tuple of several inputs; inputs that are tokens have no gradient and stay as they are. A layer
+    of `Shared` ones is given each window as often as it needs it.
     """
 
     layer: Layer
@@ -35,9 +36,9 @@ class Trial(NamedTuple):
 
     def forward(self, *arrays: Array, buffers: dict[str, Array] | None = None) -> tuple[Array, Pull]:
         """Return the value for inputs and windows, and the pullback; buffers that are not given are its own."""
-        count, ties = len(inputs(self.x)), self.layer.ties
-        x = arrays[:count] if isinstance(self.x, tuple) else arrays[0]
-        windows = arrays[count:]
+        ties, windows, own = self.layer.ties, arrays[self.moving :], iter(arrays)
+        xs = tuple(x if tokens else next(own) for x, tokens in zip(inputs(self.x), self.tokens, strict=True))
+        x = xs if isinstance(self.x, tuple) else xs[0]
         params = ties.given(windows) if ties else windows
         buffers = dict(self.buffers) if buffers is None else buffers
         y, pullback = self.layer.forward(params, x, Context(self.backend, self.training, self.key, buffers))
@@ -45,8 +46,9 @@ class Trial(NamedTuple):
         def pull(dy: Array, need_dx: bool = True, out: Sequence[Any] | None = None) -> tuple[Array, ...]:
             outs = (None,) * len(windows) if out is None else tuple(out)
             dx, gradients = pullback(dy, need_dx, ties.wishes(outs) if ties else outs)
-            dxs = (None,) * count if dx is None else inputs(dx)
-            return *dxs, *(ties.added(gradients) if ties else gradients)
+            dxs = (None,) * len(xs) if dx is None else inputs(dx)
+            moved = (dx for dx, tokens in zip(dxs, self.tokens, strict=True) if not tokens)
+            return *moved, *(ties.added(gradients) if ties else gradients)
 
         return y, pull
 
@@ -55,13 +57,24 @@ class Trial(NamedTuple):
         return self.forward(*self.arguments().values())[0]
 
     def gradients(self, dy: Array, need_dx: bool = True, out: Sequence[Any] | None = None) -> tuple[Array, ...]:
-        """Return dx, one for each input, and the windows' gradients."""
+        """Return dx, one for each input of numbers, and the windows' gradients."""
         return self.forward(*self.arguments().values())[1](dy, need_dx, out)
 
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """How many different tokens each input holds; 0 for numbers."""
+        return tokens_of(self.layer, isinstance(self.x, tuple), len(inputs(self.x)))
+
+    @property
+    def moving(self) -> int:
+        """How many inputs hold numbers, and so have a gradient."""
+        return self.tokens.count(0)
+
     def arguments(self) -> dict[str, Array]:
-        """Return the inputs and the windows by name."""
+        """Return the inputs that hold numbers and the windows, by name."""
         several = isinstance(self.x, tuple)
-        named = {f"input[{k}]" if several else "input": x for k, x in enumerate(inputs(self.x))}
+        pairs = enumerate(zip(inputs(self.x), self.tokens, strict=True))
+        named = {f"input[{k}]" if several else "input": x for k, (x, tokens) in pairs if not tokens}
         return named | {w.name: p for w, p in zip(self.layer.layout, self.params, strict=True)}
 
 
@@ -86,12 +99,23 @@ def draw_trial(
     rng = generator(seed, "gradcheck")
     output = layer.output_shape(tuple(shapes) if several else shapes[0])  # type: ignore[arg-type]
     theta = backend.asarray(draw(layer.layout, seed) + rng.normal(0.0, 0.1, layer.size), dtype=dtype)
-    *xs, dy = (backend.asarray(rng.normal(size=size), dtype=dtype) for size in (*shapes, output))
+    xs = [
+        backend.asarray(
+            rng.integers(tokens, size=size) if tokens else rng.normal(size=size), "int32" if tokens else dtype
+        )
+        for size, tokens in zip(shapes, tokens_of(layer, several, len(shapes)), strict=True)
+    ]
+    dy = backend.asarray(rng.normal(size=output), dtype=dtype)
     params = split(backend.xp, theta, layer.layout)
     if buffers is None:
         buffers = {p.name: p.init(rng, p.shape) + rng.uniform(0.0, 0.5, p.shape) for p in layer.buffers()}
     kept = {path: _buffer(backend, value, dtype) for path, value in buffers.items()}
     return Trial(layer, backend, training, key, theta, params, tuple(xs) if several else xs[0], dy, kept)
+
+
+def tokens_of(layer: Layer, several: bool, count: int) -> tuple[int, ...]:
+    """Return how many different tokens each input of a layer holds; 0 for numbers."""
+    return tuple(layer.tokens(k) for k in range(count)) if several else (layer.tokens(),)
 
 
 def _buffer(backend: Backend, value: Any, dtype: str) -> Array:

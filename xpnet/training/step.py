@@ -171,11 +171,12 @@ class Step:
 
     def batch(self, fixed: tuple[Array, Array], index: Array) -> tuple[Array, Array]:
         """Gather one minibatch of inputs and targets."""
-        take: Callable[..., tuple[Array, Array]] = self.backend.native(gather)
+        numbers: Callable[..., tuple[Array, Array]] = self.backend.native(gather)  # of tokens it would make numbers
         x, y = fixed
         if not isinstance(x, tuple):
-            return take(self.backend.xp, x, y, index, self.dtype)
-        pairs = [take(self.backend.xp, part, y, index, self.dtype) for part in x]
+            return (gather if self.net.tokens() else numbers)(self.backend.xp, x, y, index, self.dtype)
+        takes = (gather if self.net.tokens(k) else numbers for k in range(len(x)))
+        pairs = [take(self.backend.xp, part, y, index, self.dtype) for take, part in zip(takes, x, strict=True)]
         return tuple(part for part, _ in pairs), pairs[0][1]
 
     @at_work
