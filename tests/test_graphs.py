@@ -178,7 +178,7 @@ FAULTS = [
     (
         lambda: TOWER(TOWER.init(backend="numpy"), pairs()[0]),
         xn.ShapeError,
-        r"^the network reads one array, got 2: begin with Parallel\(…\), a layer for each$",
+        r"^the network reads one array, got 2: begin with Parallel\(…\), a layer for each, or Masked\(…\)$",
     ),
 ]
 

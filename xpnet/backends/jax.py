@@ -7,6 +7,8 @@ from typing import Any
 try:
     import jax
     import jax.numpy as xp
+
+    from xpnet.backends.native.jax import FORMS
 except ImportError:
     jax = None
 
@@ -14,6 +16,7 @@ import numpy as np
 
 from xpnet.arrays import Array
 from xpnet.backends.base import Apply, Backend, Gate, Numbers, Rule, Step, Vectors, Work, in_windows_too
+from xpnet.backends.native import choose
 from xpnet.errors import BackendError
 
 
@@ -78,6 +81,10 @@ class JaxBackend(Backend):
             return new
 
         return apply
+
+    def native(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return JAX's own form of a layer's function."""
+        return choose(FORMS, function)
 
     def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return a function of arrays as one program."""

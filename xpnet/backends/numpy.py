@@ -42,7 +42,7 @@ class NumpyBackend(InPlaceBackend):
         return host
 
     def native(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return NumPy's own form of a function of the image layers."""
+        """Return NumPy's own form of a layer's function."""
         return choose(FORMS, function)
 
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:

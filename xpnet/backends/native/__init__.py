@@ -1,4 +1,4 @@
-"""Forms of the image layers' functions that are a library's own, by the plain function's dotted name.
+"""Forms of the layers' functions that are a library's own, by the plain function's dotted name.
 
 A form has the plain function's signature and meaning, and returns None for what it was not made for.
 """

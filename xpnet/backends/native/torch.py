@@ -1,4 +1,4 @@
-"""PyTorch's forms, on the CPU: its own convolutions, pools and batch norm, with their backward functions, no autograd.
+"""PyTorch's forms, on the CPU: its own convolutions, pools, norms and attention, with their pullbacks, no autograd.
 
 Images stay channels last in memory; PyTorch is shown them with the channels' axis moved to the second place.
 """
@@ -116,7 +116,28 @@ def standardize_rows(xp: Namespace, x: Array, gamma: Array, beta: Array, eps: fl
     return y.movedim(1, -1), mean, variance, backward
 
 
+def scatter_rows(xp: Namespace, index: Array, rows: Array, count: int) -> Array:
+    """E[v] = Σ of the rows whose index is v."""
+    return torch.zeros((count, rows.shape[1]), dtype=rows.dtype).index_add_(0, index, rows)
+
+
+def attention(
+    backend: Any, q: Array, k: Array, v: Array, causal: bool, mask: Array | None, keep: Array | None
+) -> tuple[Array, Callable[[Array], Any]] | None:
+    """y = softmax(q kᵀ / √d) v, and `back(dy) -> dq, dk, dv`, without p in memory."""
+    if mask is not None or keep is not None or not q.numel():
+        return None
+    y, total = ATEN._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal)
+
+    def back(dy: Array) -> Any:
+        return ATEN._scaled_dot_product_flash_attention_for_cpu_backward(dy, q, k, v, y, total, 0.0, causal)
+
+    return y, back
+
+
 FORMS: Forms = {
+    "xpnet.layers.embedding.scatter_rows": scatter_rows,
+    "xpnet.layers.attention.attention": attention,
     "xpnet.layers.patches.convolve": convolve,
     "xpnet.layers.patches.convolve_input": convolve_input,
     "xpnet.layers.patches.convolve_weight": convolve_weight,
