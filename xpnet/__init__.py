@@ -13,6 +13,7 @@ from xpnet.errors import (
     NonFiniteError,
     ShapeError,
 )
+from xpnet.generation import generate
 from xpnet.layers import (
     ELU,
     GELU,
@@ -168,6 +169,7 @@ __all__ = [
     "datasets",
     "export_onnx",
     "focal",
+    "generate",
     "hinge",
     "huber",
     "kl_divergence",
