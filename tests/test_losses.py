@@ -236,7 +236,9 @@ def test_wrong_labels_are_named(backend, loss):
     with pytest.raises(DataError, match=told):
         loss(s, backend.asarray([0.0, 1.0]))
     one_hot = backend.asarray(np.eye(3, dtype="int64")[:2])
-    with pytest.raises(ShapeError, match=r"got \(2, 3\) and \(2, 3\): one-hot labels become argmax\(axis=-1\), or prob"):
+    with pytest.raises(
+        ShapeError, match=r"got \(2, 3\) and \(2, 3\): one-hot labels become argmax\(axis=-1\), or prob"
+    ):
         loss(s, one_hot)
     with pytest.raises(ShapeError, match=r"expected scores \(N, C\) and labels \(N,\), got \(2, 3\) and \(3,\)"):
         loss(s, backend.asarray([0, 1, 2]))

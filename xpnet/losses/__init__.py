@@ -1,8 +1,8 @@
 """Losses: functions of prediction and target that return the value and the gradient with respect to the prediction.
 
-Each is the mean over the batch, and for regression over the outputs too, as PyTorch's defaults are; scores (N, T, C) with
-labels (N, T) are N·T rows. The value is a 0-d array on the prediction's device. A batch of no samples has the value 0.
-Predictions (N, 1) and targets (N,), or the reverse, are one shape; other shapes are never broadcast.
+Each is the mean over the batch, and for regression over the outputs too, as PyTorch's defaults are; scores (N, T, C)
+with labels (N, T) are N·T rows. The value is a 0-d array on the prediction's device. A batch of no samples has the
+value 0. Predictions (N, 1) and targets (N,), or the reverse, are one shape; other shapes are never broadcast.
 
 Value and gradient have the prediction's type. A prediction narrower than float32 is computed in float32 and its value
 stays so; one of integers is computed in float64 (float32 where there is none), and so is its gradient.

@@ -5,10 +5,9 @@ Labels are class numbers (…), or probabilities (…, C), which are floating-po
 
 import math
 import operator
-from collections.abc import Sequence
 from typing import Any
 
-from xpnet.arrays import Array, Namespace, cast, device, is_floating, namespace, wide
+from xpnet.arrays import Array, Namespace, cast, device, is_floating, namespace, wide, widest
 from xpnet.backends import backend_of, library_of
 from xpnet.errors import DataError, ShapeError
 from xpnet.losses.base import check_weights, weighed
@@ -32,7 +31,7 @@ def choices(
         return s, one_hot(xp, labels, classes), 1.0 / max(rows, 1)
     labels, weights = present(xp, scores, s, labels, weights, ignore_index)
     if class_weight is not None:
-        weights = weights * of_labels(xp, class_weights(xp, class_weight, s, relative=True), labels)
+        weights = weights * of_labels(xp, class_weights(xp, class_weight, s, s.shape[1], s.dtype), labels)
     s, labels, share = weighed(xp, s, labels, rows, weights)
     return s, one_hot(xp, labels, classes), share
 
@@ -58,7 +57,9 @@ def shares(
     hot, rows, classes = None, math.prod(scores.shape[:-1]), scores.shape[-1]
     s, labels = as_rows(xp, scores, labels, rows)
     share: Any = 1.0 / max(rows, 1)
-    per_class = None if class_weight is None else class_weights(xp, class_weight, s, relative=not soft)
+    per_class = None
+    if class_weight is not None:
+        per_class = class_weights(xp, class_weight, s, classes, s.dtype, relative=not soft)
     if weights is not None or ignore_index is not None or (per_class is not None and not soft):
         labels, weights = present(xp, scores, s, labels, weights, ignore_index)
         factor = None if per_class is None or soft else of_labels(xp, per_class, labels)
@@ -90,7 +91,7 @@ def one_hot(xp: Namespace, labels: Array, classes: int) -> Array:
 def present(
     xp: Namespace, scores: Array, s: Array, labels: Array, weights: Array | None, ignore_index: int | None
 ) -> tuple[Array, Array]:
-    """Return the labels of the rows, and the weight of each row (R,): its sample's, and 0 where the label is ignored."""
+    """Return the labels of the rows, and each row's weight (R,): that of its sample, 0 where the label is ignored."""
     rows, n = s.shape[0], scores.shape[0]
     if weights is None:
         weights = xp.ones(rows, dtype=s.dtype, device=device(s))
@@ -113,36 +114,55 @@ def counting(xp: Namespace, labels: Array, ignore_index: int) -> tuple[Array, Ar
         ignored = 2**31
     if isinstance(ignore_index, bool) or not -(2**31) <= ignored < 2**31:
         raise ValueError(f"ignore_index must be an integer of 32 bits, such as -1, got {ignore_index!r}")
-    if labels.dtype not in (xp.int32, xp.int64):
+    if labels.dtype not in (xp.int32, xp.int64) and not is_floating(xp, labels):
         labels = xp.astype(labels, xp.int32 if xp.iinfo(labels.dtype).bits < 32 else xp.int64)
     return labels, labels != ignored
 
 
-def class_weights(xp: Namespace, class_weight: Any, scores: Array, relative: bool) -> Array:
-    """Return the weights of the classes (C,) in the type of the scores; if `relative`, the largest is 1.
+def counted(target: Array, ignore_index: int | None = None, class_weight: Any = None) -> Array | int:
+    """Return what a mean over a batch of such targets is divided by, but for a factor that is that of all batches."""
+    xp = namespace(target=target)
+    class_weight = None if is_floating(xp, target) else class_weight  # of probabilities, rows are counted
+    if ignore_index is None and class_weight is None:
+        return int(target.shape[0])
+    labels = xp.reshape(target, (math.prod(target.shape),))
+    counts = xp.ones(labels.shape, dtype=xp.bool, device=device(labels))
+    if ignore_index is not None:
+        labels, counts = counting(xp, labels, ignore_index)
+    if class_weight is None:
+        return xp.sum(xp.astype(counts, xp.int32))
+    classes = class_weight.shape[0] if hasattr(class_weight, "shape") else len(class_weight)
+    per_class = class_weights(xp, class_weight, labels, classes, widest(xp, labels))
+    return xp.sum(xp.where(counts, of_labels(xp, per_class, labels), 0.0))
+
+
+def class_weights(
+    xp: Namespace, class_weight: Any, beside: Array, classes: int, dtype: Any, relative: bool = True
+) -> Array:
+    """Return the weights of the classes (C,), where the array `beside` lies; if `relative`, the largest is 1.
 
     ShapeError or ValueError for numbers of the host that are not C, or not 0 or more; an array on a device is not read.
     """
-    classes = scores.shape[-1]
-    if not isinstance(class_weight, Sequence) and library_of(class_weight) != "numpy":
-        namespace(scores=scores, class_weight=class_weight)
+    if hasattr(class_weight, "shape") and library_of(class_weight) != "numpy":
+        namespace(scores=beside, class_weight=class_weight)
         if class_weight.shape != (classes,):
             came = f"an array {tuple(class_weight.shape)}"
             raise ShapeError(f"class_weight must hold {classes} numbers, one a class, got {came}")
-        own = cast(xp, class_weight, xp.result_type(wide(xp, class_weight), scores.dtype))
+        own = cast(xp, class_weight, xp.result_type(wide(xp, class_weight), dtype))
         largest = xp.max(own)
-        return cast(xp, own / xp.where(largest == 0, 1.0, largest) if relative else own, scores.dtype)
+        return cast(xp, own / xp.where(largest == 0, 1.0, largest) if relative else own, dtype)
     try:
         host = tuple(float(weight) for weight in class_weight)
     except (TypeError, ValueError):
-        raise ShapeError(f"class_weight must hold {classes} numbers, one a class, got {class_weight!r}") from None
+        came = f"a {type(class_weight).__name__}"
+        raise ShapeError(f"class_weight must hold {classes} numbers, one a class, got {came}") from None
     if len(host) != classes:
         raise ShapeError(f"class_weight must hold {classes} numbers, one a class, got {len(host)}")
     wrong = next((k for k, weight in enumerate(host) if not 0.0 <= weight < math.inf), None)
     if wrong is not None:
         raise ValueError(f"class_weight must be at least 0 and finite, got {host[wrong]} for class {wrong}")
     largest = max(host) if relative else 1.0
-    return backend_of(scores).constant(tuple(weight / (largest or 1.0) for weight in host), scores.dtype)
+    return backend_of(beside).constant(tuple(weight / (largest or 1.0) for weight in host), dtype)
 
 
 def of_labels(xp: Namespace, per_class: Array, labels: Array) -> Array:
