@@ -16,6 +16,9 @@ from xpnet.errors import (
 from xpnet.layers import (
     ELU,
     GELU,
+    GRU,
+    LSTM,
+    RNN,
     AvgPool2d,
     BatchNorm,
     Channels,
@@ -90,6 +93,9 @@ from xpnet.version import __version__ as __version__
 __all__ = [
     "ELU",
     "GELU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "SGD",
     "Adam",
     "AdamW",

@@ -1,8 +1,9 @@
 """NumPy's forms: convolutions, pools, norms and attention in parts that stay in the cache; loops where Numba is."""
 
-from xpnet.backends.native import Forms, convolution, normalization, pooling, sequences
+from xpnet.backends.native import Forms, activations, convolution, normalization, pooling, sequences
 
 FORMS: Forms = {
+    "xpnet.arrays.sigmoid": activations.sigmoid,
     "xpnet.layers.patches.convolve": convolution.convolve,
     "xpnet.layers.patches.convolve_input": convolution.convolve_input,
     "xpnet.layers.patches.convolve_weight": convolution.convolve_weight,

@@ -135,7 +135,13 @@ def attention(
     return y, back
 
 
+def sigmoid(xp: Namespace, x: Array) -> Array:
+    """1 / (1 + e^−x)"""
+    return torch.sigmoid(x)
+
+
 FORMS: Forms = {
+    "xpnet.arrays.sigmoid": sigmoid,
     "xpnet.layers.embedding.scatter_rows": scatter_rows,
     "xpnet.layers.attention.attention": attention,
     "xpnet.layers.patches.convolve": convolve,
