@@ -21,6 +21,7 @@
 #include <mutex>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <cublasLt.h>
@@ -180,7 +181,8 @@ bool has_mask(uint32_t epilogue) { return epilogue & HAS_MASK; }
 
 // What an algorithm is chosen for, and may be used for.
 struct Problem {
-  uint32_t m, n, k, lda, ldb, ldc, ldd, epilogue;
+  int64_t step_a, step_b, step_c, step_d;  // from one matrix of a batch to the next
+  uint32_t m, n, k, lda, ldb, ldc, ldd, count, epilogue;
   uint16_t compute;
   bool transpose_a, transpose_b;
 
@@ -192,19 +194,23 @@ static_assert(std::has_unique_object_representations_v<Problem>, "memcmp must no
 
 struct Matrix {
   uint64_t rows, columns;
-  int64_t ld;
-  uint32_t type;
+  int64_t ld, step;
+  uint32_t type, count;
 };
 
-// A layout by columns, without batches. cublasLt.h, ORDER_COL: "Leading dimension is the stride (in elements) to the
-// beginning of next column in memory", so that it cannot be less than the rows.
+// A layout by columns, of one matrix or a batch of them, one step apart. cublasLt.h, ORDER_COL: "Leading dimension is
+// the stride (in elements) to the beginning of next column in memory", so that it cannot be less than the rows.
 Matrix matrix(Layout layout, const char* name) {
   const Matrix found{attribute<uint64_t>(layout, CUBLASLT_MATRIX_LAYOUT_ROWS),
                      attribute<uint64_t>(layout, CUBLASLT_MATRIX_LAYOUT_COLS),
                      attribute<int64_t>(layout, CUBLASLT_MATRIX_LAYOUT_LD),
-                     attribute<uint32_t>(layout, CUBLASLT_MATRIX_LAYOUT_TYPE)};
+                     attribute<int64_t>(layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET),
+                     attribute<uint32_t>(layout, CUBLASLT_MATRIX_LAYOUT_TYPE),
+                     attribute<uint32_t>(layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT)};
   require_supported(attribute<int32_t>(layout, CUBLASLT_MATRIX_LAYOUT_ORDER) == CUBLASLT_ORDER_COL);
-  require_supported(attribute<int32_t>(layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT) == 1);
+  require_supported(attribute<uint32_t>(layout, CUBLASLT_MATRIX_LAYOUT_BATCH_MODE) == CUBLASLT_BATCH_MODE_STRIDED);
+  require_supported(found.step >= 0);
+  require(found.count >= 1 && found.count <= INT32_MAX, CONFLICT, "%s is a batch of %d", name, int(found.count));
   require(found.rows && found.columns, CONFLICT, "%s is empty", name);
   require(found.ld >= int64_t(found.rows), CONFLICT, "%s has leading dimension %lld, and %llu rows", name,
           static_cast<long long>(found.ld), static_cast<unsigned long long>(found.rows));
@@ -246,6 +252,7 @@ Problem problem_of(Operation operation, Layout layout_a, Layout layout_b, Layout
   it.transpose_a = transposed(operation, CUBLASLT_MATMUL_DESC_TRANSA);
   it.transpose_b = transposed(operation, CUBLASLT_MATMUL_DESC_TRANSB);
   it.lda = a.ld, it.ldb = b.ld, it.ldc = c.ld, it.ldd = d.ld;
+  it.step_a = a.step, it.step_b = b.step, it.step_c = c.step, it.step_d = d.step, it.count = d.count;
   it.m = it.transpose_a ? a.columns : a.rows;
   it.k = it.transpose_a ? a.rows : a.columns;
   it.n = it.transpose_b ? b.rows : b.columns;
@@ -253,7 +260,10 @@ Problem problem_of(Operation operation, Layout layout_a, Layout layout_b, Layout
   require((it.transpose_b ? b.columns : b.rows) == it.k, CONFLICT, "op(A) has %u columns, op(B) other rows", it.k);
   require(d.rows == it.m && d.columns == it.n, CONFLICT, "D is not (%u, %u)", it.m, it.n);
   require(c.rows == it.m && c.columns == it.n, CONFLICT, "C is not (%u, %u)", it.m, it.n);
+  require(a.count == it.count && b.count == it.count && c.count == it.count, CONFLICT,
+          "A, B, C and D are batches of %u, %u, %u and %u", a.count, b.count, c.count, d.count);
   require_supported(known(it.epilogue));
+  require_supported(it.count == 1 || it.epilogue == CUBLASLT_EPILOGUE_DEFAULT);
   if (has_mask(it.epilogue)) check_mask_ld(operation, it.m);
   return it;
 }
@@ -264,10 +274,30 @@ constexpr uint32_t MARK = 0x1a5e11ed;
 constexpr uint64_t MOST_WORKSPACE = 1 << 18;
 constexpr uint32_t ALIGNED = 256;  // more is never promised
 
+// Whatever an algorithm was asked for. An algorithm has no room for it, and names it by its place.
+struct Asked {
+  std::mutex lock;
+  std::vector<Problem> problems;
+
+  uint32_t note(const Problem& problem) {
+    std::lock_guard<std::mutex> guard(lock);
+    problems.push_back(problem);
+    return problems.size() - 1;
+  }
+  Problem at(uint32_t place) {
+    std::lock_guard<std::mutex> guard(lock);
+    return problems.at(place);
+  }
+};
+
+Asked& asked() {
+  static Asked* const all = new Asked;
+  return *all;
+}
+
 // What lies in cublasLtMatmulAlgo_t: for which problem it is, how pointers were said to be aligned, what it needs.
 struct Choice {
-  uint32_t mark;
-  Problem problem;
+  uint32_t mark, problem;
   uint16_t a, b, c, d, vector, mask;
   uint32_t workspace;
 };
@@ -300,7 +330,7 @@ Choice choose(const Problem& problem, Operation operation, Preference preference
   require_supported(!problem.doubles() || problem.epilogue == CUBLASLT_EPILOGUE_DEFAULT);
   Choice it{};
   it.mark = MARK;
-  it.problem = problem;
+  it.problem = asked().note(problem);
   it.a = promised(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES);
   it.b = promised(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES);
   it.c = promised(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES);
@@ -317,24 +347,27 @@ Choice choice_of(const cublasLtMatmulAlgo_t* algorithm, const Problem& problem) 
   require(algorithm != nullptr, CONFLICT, "no algorithm");
   std::memcpy(&it, algorithm, sizeof it);
   require(it.mark == MARK, CONFLICT, "an algorithm that cublasLtMatmulAlgoGetHeuristic did not give");
-  const Problem& asked = it.problem;
-  require(asked == problem, CONFLICT,
+  const Problem first = asked().at(it.problem);
+  require(first == problem, CONFLICT,
           "the algorithm was chosen for another problem: m n k %u %u %u, ld %u %u %u %u, op %d %d, epilogue %u, "
-          "compute %u; it is used for %u %u %u, %u %u %u %u, %d %d, %u, %u",
-          asked.m, asked.n, asked.k, asked.lda, asked.ldb, asked.ldc, asked.ldd, asked.transpose_a, asked.transpose_b,
-          asked.epilogue, asked.compute, problem.m, problem.n, problem.k, problem.lda, problem.ldb, problem.ldc,
-          problem.ldd, problem.transpose_a, problem.transpose_b, problem.epilogue, problem.compute);
+          "compute %u, batch of %u; it is used for %u %u %u, %u %u %u %u, %d %d, %u, %u, %u",
+          first.m, first.n, first.k, first.lda, first.ldb, first.ldc, first.ldd, first.transpose_a, first.transpose_b,
+          first.epilogue, first.compute, first.count, problem.m, problem.n, problem.k, problem.lda, problem.ldb,
+          problem.ldc, problem.ldd, problem.transpose_a, problem.transpose_b, problem.epilogue, problem.compute,
+          problem.count);
   return it;
 }
 
 // ----------------------------------------------------------------------------------------------- memory that is used
 
 // Lines of so many bytes, `step` bytes from one to the next: the columns of a matrix, or one line. None: not used.
+// A batch is so many of these, `hop` bytes from one to the next.
 struct Region {
   uintptr_t address;
-  size_t line, step, lines;
+  size_t line, step, lines, count = 1, hop = 0;
 
-  size_t size() const { return lines ? (lines - 1) * step + line : 0; }
+  size_t size() const { return lines ? (count - 1) * hop + (lines - 1) * step + line : 0; }
+  Region matrix(size_t number) const { return {address + number * hop, line, step, lines}; }
   uintptr_t end() const { return address + size(); }
   template <class T>
   T* as(size_t number = 0) const {
@@ -355,6 +388,12 @@ bool touches(const Region& region, uintptr_t begin, uintptr_t end) {
 // Two windows on one array may lie between each other's columns, so all lines are looked at.
 bool overlap(const Region& one, const Region& other) {
   if (!one.lines || !other.lines || one.address >= other.end() || other.address >= one.end()) return false;
+  if (one.count > 1 || other.count > 1) {
+    for (size_t i = 0; i < one.count; ++i)
+      for (size_t j = 0; j < other.count; ++j)
+        if (overlap(one.matrix(i), other.matrix(j))) return true;
+    return false;
+  }
   for (size_t number = 0; number < one.lines; ++number) {
     const uintptr_t begin = one.address + number * one.step;
     if (touches(other, begin, begin + one.line)) return true;
@@ -388,17 +427,28 @@ bool writes(const Problem& problem, int part) {
 
 size_t mask_bytes(uint32_t rows) { return (size_t(rows) + 127) / 128 * 16; }
 
-Region columns(const void* address, size_t rows, size_t number, size_t ld, size_t item) {
-  return {reinterpret_cast<uintptr_t>(address), rows * item, ld * item, number};
+// Whether the matrices of a batch share a byte.
+bool overlaps_itself(const Region& region) {
+  if (region.hop >= region.matrix(0).size()) return false;
+  for (size_t i = 1; i < region.count; ++i)
+    for (size_t j = 0; j < i; ++j)
+      if (overlap(region.matrix(i), region.matrix(j))) return true;
+  return false;
+}
+
+Region columns(const void* address, size_t rows, size_t number, size_t ld, size_t item, size_t count, size_t step) {
+  return {reinterpret_cast<uintptr_t>(address), rows * item, ld * item, number, count, step * item};
 }
 
 void set_parts(Job& job, Operation operation, const void* a, const void* b, const void* d, const void* workspace,
                size_t workspace_size) {
   const Problem& it = job.problem;
   const size_t item = it.item();
-  job.parts[A] = it.transpose_a ? columns(a, it.k, it.m, it.lda, item) : columns(a, it.m, it.k, it.lda, item);
-  job.parts[B] = it.transpose_b ? columns(b, it.n, it.k, it.ldb, item) : columns(b, it.k, it.n, it.ldb, item);
-  job.parts[D] = columns(d, it.m, it.n, it.ldd, item);
+  const auto [a_rows, a_columns] = it.transpose_a ? std::pair(it.k, it.m) : std::pair(it.m, it.k);
+  const auto [b_rows, b_columns] = it.transpose_b ? std::pair(it.n, it.k) : std::pair(it.k, it.n);
+  job.parts[A] = columns(a, a_rows, a_columns, it.lda, item, it.count, it.step_a);
+  job.parts[B] = columns(b, b_rows, b_columns, it.ldb, item, it.count, it.step_b);
+  job.parts[D] = columns(d, it.m, it.n, it.ldd, item, it.count, it.step_d);
   if (has_vector(it.epilogue)) job.parts[VECTOR] = {vector_address(operation), it.m * item, it.m * item, 1};
   if (has_mask(it.epilogue)) {
     const auto ld = attribute<int64_t>(operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD);
@@ -410,9 +460,9 @@ void set_parts(Job& job, Operation operation, const void* a, const void* b, cons
 
 void check_aligned(const Job& job, Part part, size_t bytes) {
   const Region& region = job.parts[part];
-  require(!region.lines || region.address % bytes == 0, CONFLICT,
-          "%s lies at 0x%llx, which is less aligned than the %zu bytes that were promised or are needed", NAMES[part],
-          static_cast<unsigned long long>(region.address), bytes);
+  require(!region.lines || (region.address % bytes == 0 && region.hop % bytes == 0), CONFLICT,
+          "%s lies at 0x%llx, one every %zu bytes: less aligned than the %zu bytes that were promised or are needed",
+          NAMES[part], static_cast<unsigned long long>(region.address), region.hop, bytes);
 }
 
 // Alignments are those of the preference (cublasLt.h, PREF_MIN_ALIGNMENT_*), for vector and mask those that their
@@ -444,6 +494,7 @@ void check_overlaps(const Job& job) {
     for (int other = 0; other < PARTS; ++other)
       require(part == other || !writes(job.problem, part) || !overlap(job.parts[part], job.parts[other]), CONFLICT,
               "%s, which is written, overlaps %s", NAMES[part], NAMES[other]);
+  require(!overlaps_itself(job.parts[D]), CONFLICT, "the matrices of D overlap each other");
 }
 
 // ----------------------------------------------------------------------------------------------------- the epilogues
@@ -507,9 +558,12 @@ int mantissa(uint16_t compute) {
 template <class T>
 void compute(const Job& job) {
   const Problem& it = job.problem;
-  const auto a = product::strided<T>(job.parts[A].as<void>(), it.lda, it.transpose_a);
-  const auto b = product::strided<T>(job.parts[B].as<void>(), it.ldb, it.transpose_b);
-  product::multiply(it.m, it.n, it.k, a, b, job.parts[D].as<T>(), it.ldd, mantissa(it.compute));
+  for (size_t number = 0; number < it.count; ++number) {
+    const auto a = product::strided<T>(job.parts[A].matrix(number).as<void>(), it.lda, it.transpose_a);
+    const auto b = product::strided<T>(job.parts[B].matrix(number).as<void>(), it.ldb, it.transpose_b);
+    T* const d = job.parts[D].matrix(number).as<T>();
+    product::multiply(it.m, it.n, it.k, a, b, d, it.ldd, mantissa(it.compute));
+  }
   if (it.epilogue == CUBLASLT_EPILOGUE_BGRADA) sum_a<T>(job);
   finish_columns<T>(job);
 }
@@ -645,7 +699,8 @@ EXPORTED Status cublasLtMatmul(cublasLtHandle_t handle, Operation operation, con
     job.problem = problem_of(operation, layout_a, layout_b, layout_c, layout_d);
     const Choice choice = choice_of(algorithm, job.problem);
     require_supported(scalar(alpha, job.problem.doubles()) == 1 && scalar(beta, job.problem.doubles()) == 0);
-    require(c == d && job.problem.ldc == job.problem.ldd, CONFLICT, "C is not D");
+    const Problem& it = job.problem;
+    require(c == d && it.ldc == it.ldd && it.step_c == it.step_d, CONFLICT, "C is not D");
     require(workspace_size >= choice.workspace, CONFLICT, "a workspace of %zu bytes, the algorithm needs %u",
             workspace_size, choice.workspace);
     set_parts(job, operation, a, b, d, workspace, workspace_size);

@@ -27,12 +27,15 @@ from xpnet.backends.cuda.graph import Room, Steps
 from xpnet.backends.cuda.images import Images
 from xpnet.backends.cuda.kernels import Kernels, lasting
 from xpnet.backends.cuda.products import Products
+from xpnet.backends.cuda.sequences import Sequences
 from xpnet.backends.cuda.symbols import TraceError
 from xpnet.errors import BackendError
 
 NATIVE = {
     "xpnet.arrays.sum_rows": "images.sum_rows",
     "xpnet.data.batches.gather": "kernels.gather",
+    "xpnet.layers.attention.attention": "sequences.attention",
+    "xpnet.layers.embedding.scatter_rows": "sequences.scatter_rows",
     "xpnet.layers.normalization.standardize_rows": "images.standardize_rows",
     "xpnet.layers.patches.convolve": "images.convolve",
     "xpnet.layers.patches.convolve_gradients": "images.convolve_gradients",
@@ -99,6 +102,11 @@ class CupyBackend(InPlaceBackend):
         return Images(self.kernels, self.matmul)
 
     @cached_property
+    def sequences(self) -> Sequences:
+        """Those for sequences."""
+        return Sequences(self.images, self.matmul)
+
+    @cached_property
     def products(self) -> Products | None:
         """Products by cuBLASLt, None if it cannot be loaded; CuPy's own then serve, and cannot be captured."""
         try:
@@ -132,6 +140,8 @@ class CupyBackend(InPlaceBackend):
 
     def constant(self, values: Any, dtype: Any) -> Array:
         """Return a layer's own numbers, nested tuples of floats, as an array on this device, always the same one."""
+        if (values, dtype) in self._constants:  # a capture may not wait for it
+            return self._constants[values, dtype]
         with self.working(), lasting(self.cupy):
             return super().constant(values, dtype)
 

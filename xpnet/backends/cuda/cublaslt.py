@@ -15,6 +15,7 @@ from xpnet.errors import BackendError
 COMPUTE_32F, COMPUTE_64F, COMPUTE_32F_FAST_16BF, COMPUTE_32F_FAST_TF32 = 68, 70, 75, 77
 R_32F, R_64F = 0, 1
 OP_N, OP_T = 0, 1
+LAYOUT_BATCH_COUNT, LAYOUT_STRIDED_BATCH_OFFSET = 5, 6
 DESC_TRANSA, DESC_TRANSB, DESC_EPILOGUE, DESC_BIAS_POINTER = 3, 4, 7, 8
 DESC_EPILOGUE_AUX_POINTER, DESC_EPILOGUE_AUX_LD = 11, 12
 PREF_MAX_WORKSPACE_BYTES, PREF_REDUCTION_SCHEME_MASK = 1, 3
@@ -51,7 +52,10 @@ class Heuristic(ctypes.Structure):
 
 
 class Product(NamedTuple):
-    """D (m, n) = op(A) op(B), all of them column by column in memory, and what happens on the way out."""
+    """D (m, n) = op(A) op(B), all of them column by column in memory, and what happens on the way out.
+
+    Or a `batch` of so many products: from one A, B and D to the next are `steps` elements, 0 if all share it.
+    """
 
     m: int
     n: int
@@ -69,6 +73,8 @@ class Product(NamedTuple):
 
     cuBLASLt has no word for the bias, and what it does with the bias it may do as with D: so D's is no more than that.
     """
+    batch: int = 1
+    steps: tuple[int, int, int] = (0, 0, 0)
 
     def layouts(self) -> tuple[tuple[int, int, int], ...]:
         """Return rows, columns and leading dimension of A, B and D, as they lie in memory."""
@@ -136,11 +142,14 @@ class CublasLt:
         if mask:
             self._set("MatmulDesc", operation, DESC_EPILOGUE_AUX_POINTER, ctypes.c_void_p(mask))
 
-    def layout(self, dtype: str, rows: int, columns: int, ld: int) -> ctypes.c_void_p:
-        """Describe a matrix in memory, column by column."""
+    def layout(self, dtype: str, rows: int, columns: int, ld: int, batch: int = 1, step: int = 0) -> ctypes.c_void_p:
+        """Describe a matrix in memory, column by column, or a batch of them, `step` elements apart."""
         layout = ctypes.c_void_p()
         sizes = ctypes.c_uint64(rows), ctypes.c_uint64(columns), ctypes.c_int64(ld)
         self._call("MatrixLayoutCreate", ctypes.byref(layout), ctypes.c_int(TYPES[dtype][0]), *sizes)
+        if batch > 1:
+            self._set("MatrixLayout", layout, LAYOUT_BATCH_COUNT, ctypes.c_int32(batch))
+            self._set("MatrixLayout", layout, LAYOUT_STRIDED_BATCH_OFFSET, ctypes.c_int64(step))
         return layout
 
     def preference(self, alignment: tuple[int, ...]) -> ctypes.c_void_p:
@@ -169,7 +178,10 @@ class CublasLt:
             self.handle = ctypes.c_void_p()
             self._call("Create", ctypes.byref(self.handle))
         operation = self.operation(product, vector, mask)
-        layouts = tuple(self.layout(product.dtype, *sizes) for sizes in product.layouts())
+        layouts = tuple(
+            self.layout(product.dtype, *sizes, product.batch, step)
+            for sizes, step in zip(product.layouts(), product.steps, strict=True)
+        )
         preference, proposals, count = self.preference(product.alignment), (Heuristic * 8)(), ctypes.c_int(0)
         status = self.library.cublasLtMatmulAlgoGetHeuristic(
             *(self.handle, operation, *layouts, layouts[-1], preference),

@@ -38,7 +38,7 @@ class Images:
 
     def convolve(self, xp: Any, x: Array, weight: Array, grid: Grid) -> Array | None:
         """y = patches(x) W"""
-        if not _serves(x, weight):
+        if not serves(x, weight):
             return None
         x, weight, outputs = self._whole(x), self._whole(weight), weight.shape[3]
         y = self.cupy.empty((len(x), *grid.output(x.shape[1:3]), outputs), dtype=x.dtype)
@@ -54,7 +54,7 @@ class Images:
 
     def convolve_input(self, xp: Any, dy: Array, weight: Array, size: Pair, grid: Grid) -> Array | None:
         """dx = spread(dy Wᵀ)"""
-        if not _serves(dy, weight):
+        if not serves(dy, weight):
             return None
         dy, weight, (*_, own, outputs) = self._whole(dy), self._whole(weight), weight.shape
         dx = self.cupy.empty((len(dy), *size, own * grid.groups), dtype=dy.dtype)
@@ -75,7 +75,7 @@ class Images:
 
     def convolve_weight(self, xp: Any, x: Array, dy: Array, grid: Grid) -> Array | None:
         """dW = patches(x)ᵀ dy"""
-        if not _serves(x, dy):
+        if not serves(x, dy):
             return None
         x, dy, outputs = self._whole(x), self._whole(dy), dy.shape[3]
         dweight = self.cupy.empty((*grid.kernel, x.shape[3] // grid.groups, outputs), dtype=x.dtype)
@@ -119,7 +119,7 @@ class Images:
 
     def max_pool(self, xp: Any, x: Array, grid: Grid) -> tuple[Array, Any] | None:
         """Return the largest of each patch, and `dx(dy)`."""
-        if not _serves(x):
+        if not serves(x):
             return None
         x, numbers = self._whole(x), _grid(x.shape, grid)
         y = self.cupy.empty((len(x), *grid.output(x.shape[1:3]), x.shape[3]), dtype=x.dtype)
@@ -135,7 +135,7 @@ class Images:
 
     def average_pool(self, xp: Any, x: Array, grid: Grid) -> tuple[Array, Any] | None:
         """Return the mean of each patch, and `dx(dy)`."""
-        if not _serves(x):
+        if not serves(x):
             return None
         x, numbers, share = self._whole(x), _grid(x.shape, grid), np.float64(1.0 / prod(grid.kernel))
         y = self.cupy.empty((len(x), *grid.output(x.shape[1:3]), x.shape[3]), dtype=x.dtype)
@@ -152,13 +152,13 @@ class Images:
 
     def sum_rows(self, xp: Any, x: Array) -> Array | None:
         """Return the sum over all axes but the last."""
-        return self._columns(self._whole(x).reshape(-1, x.shape[-1])) if _serves(x) else None
+        return self._columns(self._whole(x).reshape(-1, x.shape[-1])) if serves(x) else None
 
     def standardize_rows(
         self, xp: Any, x: Array, gamma: Array, beta: Array, eps: float
     ) -> tuple[Array, Array, Array, Any] | None:
         """Return γ (x − μ) / √(σ² + ε) + β, μ and σ² of all rows, and the pullback."""
-        if not _serves(x, gamma, beta):
+        if not serves(x, gamma, beta):
             return None
         x, empty, c = self._whole(x), self.cupy.empty, x.shape[-1]
         rows, share, small = x.reshape(-1, c), c / x.size, np.float64(eps)
@@ -214,7 +214,7 @@ class Images:
         return self._modules[key].get_function(name), np.int32 if counts == "int32" else np.int64
 
 
-def _serves(*arrays: Array) -> bool:
+def serves(*arrays: Array) -> bool:
     """Whether arrays are of one precision, and none is empty."""
     kinds = {array.dtype.name for array in arrays}
     return len(kinds) == 1 and kinds <= {"float32", "float64"} and all(array.size for array in arrays)

@@ -80,7 +80,7 @@ class Kernels:
         if key not in self._rules:
             program = trace(*key)
             read, written = rule_parameters(program)
-            self._rules[key] = self._elementwise(read, written, program.body(), identifier(program.name))
+            self._rules[key] = self.elementwise(read, written, program.body(), identifier(program.name))
         return self._rules[key]  # type: ignore[no-any-return]
 
     def measure(self, xp: Any, gradient: Array, alive: Array | None, loss: Array | None) -> tuple[Array, Array] | None:
@@ -137,7 +137,7 @@ class Kernels:
         blocks = min(-(-(rows.size + targets.size) // THREADS), 16 * BLOCKS)
         sizes = np.int64(batch), np.int64(width), np.int64(depth)
         key = ("gather", dtype, x.dtype.name, y.dtype.name)
-        function = self._function(key, lambda: sources.gather(*key[1:]))
+        function = self.function(key, lambda: sources.gather(*key[1:]))
         lent = isinstance(x, Lent)
         data = (x.address, y.address) if lent else (x, y)
         function((blocks,), (THREADS,), (*data, np.int32(lent), index, *sizes, rows, targets))
@@ -150,14 +150,14 @@ class Kernels:
         if isinstance(key, int):
             key = self.cupy.asarray(np.asarray([key], dtype=np.int32))
         threshold = min(round(p * 2**32), 2**32 - 1) - 2**31
-        operation = self._elementwise(*MASK_PARAMETERS, sources.MASK_OPERATION, "xpnet_mask")
+        operation = self.elementwise(*MASK_PARAMETERS, sources.MASK_OPERATION, "xpnet_mask")
         dropped = self.cupy.empty(shape, dtype=bool)
         operation(key.reshape(1), digest(purpose, 32) - 2**31, threshold, dropped)
         return dropped
 
     def collect(self, results: Sequence[Array], out: Array, column: int) -> None:
         """Write one step's 0-d results, all of out's dtype, into a column of `out` (R, K)."""
-        operation = self._elementwise(*collect_kernel(len(results)), "xpnet_collect")
+        operation = self.elementwise(*collect_kernel(len(results)), "xpnet_collect")
         operation(*(r.reshape(1) for r in results), column, out.shape[1], out.reshape(-1), size=1)
 
     @cached_property
@@ -176,15 +176,17 @@ class Kernels:
         return self._tickets[key]
 
     def _reduction(self, name: str, dtype: str) -> Any:
-        return self._function((name, dtype), lambda: sources.reductions(dtype))
+        return self.function((name, dtype), lambda: sources.reductions(dtype))
 
-    def _function(self, key: tuple[str, ...], source: Callable[[], str]) -> Any:
+    def function(self, key: tuple[str, ...], source: Callable[[], str]) -> Any:
+        """Return a kernel by its name, the first of `key`; the source is written when it is first asked for."""
         if key not in self._functions:
             module = self.cupy.RawModule(code=source())
             self._functions[key] = module.get_function(key[0])
         return self._functions[key]
 
-    def _elementwise(self, read: str, written: str, operation: str, name: str) -> Any:
+    def elementwise(self, read: str, written: str, operation: str, name: str) -> Any:
+        """Return a kernel that does an operation on each element."""
         key = (name, read, written, operation)
         if key not in self._functions:
             self._functions[key] = self.cupy.ElementwiseKernel(read, written, operation, name, no_return=True)

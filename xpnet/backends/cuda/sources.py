@@ -4,7 +4,8 @@ No floating-point atomics. Blocks write partial sums; a ticket (an integer count
 last block that it is the last, and it adds them up in order. `T` is float or double.
 """
 
-TYPES = {"float32": "float", "float64": "double", "uint8": "unsigned char", "int32": "int", "int64": "long long"}
+TYPES = {"float32": "float", "float64": "double", "bool": "bool", "uint8": "unsigned char", "int32": "int"}
+TYPES |= {"int64": "long long"}
 """C++ for the dtypes that kernels take."""
 
 REDUCE = """
