@@ -146,12 +146,19 @@ def attention(
     """y = softmax(q kᵀ / √d) v, and `back(dy) -> dq, dk, dv`, without p in memory."""
     if mask is not None or keep is not None or not q.numel():
         return None
+    q, k, v = _side_by_side(q), _side_by_side(k), _side_by_side(v)
     y, total = ATEN._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal)
 
     def back(dy: Array) -> Any:
+        dy = _side_by_side(dy)
         return ATEN._scaled_dot_product_flash_attention_for_cpu_backward(dy, q, k, v, y, total, 0.0, causal)
 
     return y, back
+
+
+def _side_by_side(x: Array) -> Array:
+    """Return x with the features of a position side by side in memory: attention's kernel looks for them there."""
+    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def sigmoid(xp: Namespace, x: Array) -> Array:
