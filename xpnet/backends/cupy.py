@@ -132,6 +132,8 @@ class CupyBackend(InPlaceBackend):
 
     def constant(self, values: Any, dtype: Any) -> Array:
         """Return a layer's own numbers, nested tuples of floats, as an array on this device, always the same one."""
+        if (values, dtype) in self._constants:  # a capture, in which nothing can be waited for, finds it made
+            return self._constants[values, dtype]
         with self.working(), lasting(self.cupy):
             return super().constant(values, dtype)
 

@@ -11,6 +11,7 @@ from xpnet.arrays import Array, Namespace, is_floating
 from xpnet.backends import Backend
 from xpnet.data import scan
 from xpnet.errors import DataError, ShapeError
+from xpnet.losses.choices import checked
 from xpnet.parameters import Shape
 
 Check: TypeAlias = Callable[[Array, Shape, Backend], Array]
@@ -154,7 +155,7 @@ def check_of(loss: losses.Loss) -> Check | None:
     check = next((check for known, check in TARGETS.items() if known is loss), None)
     if ignored is None or getattr(check, "func", check) is not check_labels:
         return check
-    return partial(check_labels, ignore_index=ignored, soft=check is check_labels)
+    return partial(check_labels, ignore_index=checked(ignored), soft=check is check_labels)
 
 
 RUNS, RUN = 32, 32
