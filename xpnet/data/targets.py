@@ -62,9 +62,7 @@ def _misshapen(came: Shape, output: Shape) -> str:
     if len(output) == 2:
         remedy = "make it 1-d; one-hot by argmax(axis=1)"
         return f"labels must be one integer a sample, (N,), got the shape {came}: {remedy}"
-    remedy = (
-        "one-hot by argmax(axis=-1)" if came == output else "one for each of the network's outputs but the last axis"
-    )
+    remedy = "one-hot by argmax(axis=-1)" if came == output else f"the network gives {output}, the classes last"
     return f"labels must be one integer a position, {output[:-1]}, got the shape {came}: {remedy}"
 
 
