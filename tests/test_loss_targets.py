@@ -79,30 +79,36 @@ def test_targets_that_are_none(loss, y, message):
     assert one.state.t == 0
 
 
-@pytest.mark.parametrize(
-    ("loss", "y"),
-    [
-        (partial(CE, **IGNORING), GAPS),
-        (partial(CE, **IGNORING), GAPS[..., None]),
-        (partial(CE, ignore_index=255), GAPS.astype("uint8")),
-        (partial(CE, ignore_index=65535), GAPS.astype("uint16")),
-        (partial(CE, class_weight=np.asarray([1.0, 2.0, 0.0, 1.0]), label_smoothing=0.1, **IGNORING), GAPS),
-        (partial(xn.focal, gamma=1.0, **IGNORING), GAPS),
-        (CE, SOFT),
-        (CE, np.eye(C, dtype="float32")[Y]),
-        (xn.kl_divergence, SOFT),
-        (xn.poisson, 10 * Y[..., None] * np.ones(C, int)),
-    ],
-    ids=["gaps", "column", "bytes", "two bytes", "all", "focal", "soft", "one-hot", "kl", "poisson"],
-)
-def test_every_backend_trains_to_numpys_theta(backend, loss, y):
-    ours, numpy = model(backend, loss), model("numpy", loss)
+FIT = {
+    "gaps": (partial(CE, **IGNORING), GAPS),
+    "column": (partial(CE, **IGNORING), GAPS[..., None]),
+    "bytes": (partial(CE, ignore_index=255), GAPS.astype("uint8")),
+    "two bytes": (partial(CE, ignore_index=65535), GAPS.astype("uint16")),
+    "all": (partial(CE, class_weight=np.asarray([1.0, 2.0, 0.0, 1.0]), label_smoothing=0.1, **IGNORING), GAPS),
+    "focal": (partial(xn.focal, gamma=1.0, **IGNORING), GAPS),
+    "soft": (CE, SOFT),
+    "one-hot": (CE, np.eye(C, dtype="float32")[Y]),
+    "kl": (xn.kl_divergence, SOFT),
+    "poisson": (xn.poisson, 10 * Y[..., None] * np.ones(C, int)),
+}
+
+
+@pytest.mark.parametrize(("loss", "y"), FIT.values(), ids=FIT)
+def test_targets_that_fit(loss, y):
+    one = model("numpy", loss)
+    found = one.evaluate(X, y)["loss"]
+    assert found == pytest.approx(float(loss(one.predict(X), y[..., 0] if y.shape[-1] == 1 else y)[0]), rel=1e-6)
+    one.fit(X, y, epochs=3, batch_size=8)
+    assert one.evaluate(X, y)["loss"] < found
+
+
+@pytest.mark.parametrize("name", ["all", "soft"])
+def test_every_backend_trains_to_numpys_theta(backend, name):
+    ours, numpy = (model(one, FIT[name][0]) for one in (backend, "numpy"))
     for one in (ours, numpy):
-        history = one.fit(X, y, epochs=2, batch_size=8)
-        assert np.isfinite(history["loss"]).all()
+        assert np.isfinite(one.fit(X, FIT[name][1], epochs=2, batch_size=8)["loss"]).all()
     theta = backend.asnumpy(ours.theta)
     np.testing.assert_allclose(theta, numpy.theta, atol=1e-5 * np.max(np.abs(numpy.theta)))
-    assert np.max(np.abs(theta - NET.init(0, "numpy"))) > 1e-3
 
 
 def test_a_float16_distribution_is_one():
@@ -121,9 +127,7 @@ METRICS = {
 }
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=["ignored", "weighted"])
-@pytest.mark.parametrize("size", [1, 4, 8, 21])
-def test_the_figure_of_batches_is_that_of_the_whole(backend, settings, size):
+def figures_are_those_of_the_whole(backend, settings, size):
     loss = partial(CE, **settings)
     one = model(backend, loss, METRICS, dtype="float64")
     found = one.evaluate(X.astype("float64"), GAPS, batch_size=size)
@@ -132,6 +136,16 @@ def test_the_figure_of_batches_is_that_of_the_whole(backend, settings, size):
     for name, function in functions.items():
         assert found[name] == pytest.approx(float(function(scores, GAPS)), rel=1e-13), name
     assert found["perplexity"] > 1.5
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=["ignored", "weighted"])
+@pytest.mark.parametrize("size", [1, 4, 8, 21])
+def test_the_figure_of_batches_is_that_of_the_whole(settings, size):
+    figures_are_those_of_the_whole("numpy", settings, size)
+
+
+def test_every_backend_counts_what_counts(backend):
+    figures_are_those_of_the_whole(backend, SETTINGS[1], 7)
 
 
 def test_nothing_that_counts_is_0_and_a_perplexity_of_1():
@@ -148,8 +162,8 @@ def test_a_partial_of_ones_own_is_averaged_by_samples():
     assert found == pytest.approx((8 * parts[0] + 8 * parts[1] + 5 * parts[2]) / 21, rel=1e-6)
 
 
-def test_perplexity_by_name_is_that_of_the_epochs_loss(backend):
-    one = model(backend, CE, ["perplexity"])
+def test_perplexity_by_name_is_that_of_the_epochs_loss():
+    one = model("numpy", CE, ["perplexity"])
     history = one.fit(X, Y, epochs=2, batch_size=8, validation=(X[:9], Y[:9]))
     np.testing.assert_allclose(history["perplexity"], np.exp(history["loss"]), rtol=1e-6)
     np.testing.assert_allclose(history["val_perplexity"], np.exp(history["val_loss"]), rtol=1e-6)
@@ -192,12 +206,12 @@ SAVED = [
 
 
 @pytest.mark.parametrize("loss", SAVED, ids=range(len(SAVED)))
-def test_a_loss_with_settings_is_saved_and_loaded(tmp_path, backend, loss):
+def test_a_loss_with_settings_is_saved_and_loaded(tmp_path, loss):
     target = SOFT if loss in (xn.kl_divergence, xn.poisson) else np.maximum(GAPS, 0)
     before = model("numpy", loss, {"p": partial(xn.metrics.perplexity, **IGNORING)} if target is not SOFT else ())
     expected = before.evaluate(X, target)
     before.save(tmp_path / "m.safetensors")
-    after = xn.load(tmp_path / "m.safetensors", backend=backend)
+    after = xn.load(tmp_path / "m.safetensors", backend="strict" if loss is SAVED[4] else "numpy")
     found = after.evaluate(X, target)
     assert list(found) == list(expected)
     np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-5)
