@@ -92,8 +92,16 @@ RULES: dict[Any, tuple[int, int, int]] = {
     base.penalty_rule: (1, 1, 1),
 }
 """How many arrays of state, inputs and scalars each rule takes."""
-LABELLED, SIGNED = (losses.cross_entropy, losses.negative_log_likelihood), (losses.hinge, losses.perceptron)
-MEASURED = (losses.binary_cross_entropy, losses.mean_squared_error, losses.mean_absolute_error, losses.huber)
+LABELLED = (losses.cross_entropy, losses.negative_log_likelihood, losses.focal)
+SIGNED = (losses.hinge, losses.perceptron)
+MEASURED = (
+    losses.binary_cross_entropy,
+    losses.mean_squared_error,
+    losses.mean_absolute_error,
+    losses.huber,
+    losses.poisson,
+    losses.kl_divergence,
+)
 
 
 def worst(found: Sequence[np.ndarray], expected: Sequence[np.ndarray], multiple: float, what: object) -> float:
@@ -159,7 +167,7 @@ def all_losses(backend: Backend, quick: bool) -> Figures:
             scores, targets = rng.normal(size=(300, 11)), rng.uniform(0.01, 0.99, (300, 11))
             labels = one.asarray(rng.integers(0, 11, 300).astype(np.int32))
             if loss in LABELLED:
-                prediction, target = array(scores if loss is losses.cross_entropy else targets), labels
+                prediction, target = array(targets if loss is losses.negative_log_likelihood else scores), labels
             else:
                 prediction, target = array(scores), array(np.sign(targets - 0.5) if loss in SIGNED else targets)
             result: Sequence[Array] = one.native(loss)(prediction, target)
