@@ -68,17 +68,20 @@ from xpnet.losses import (
     perceptron,
 )
 from xpnet.model import Model, load
-from xpnet.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
+from xpnet.optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, Optimizer, RMSProp
 from xpnet.parameters import Parameter
-from xpnet.schedules import constant, cosine, one_cycle, step_decay, warmup
-from xpnet.training.callbacks import Callback, EarlyStopping
+from xpnet.schedules import constant, cosine, one_cycle, polynomial, step_decay, warm_restarts, warmup
+from xpnet.training.averaging import ExponentialMovingAverage
+from xpnet.training.callbacks import Callback
 from xpnet.training.history import History
+from xpnet.training.monitors import EarlyStopping, ReduceOnPlateau
 from xpnet.version import __version__ as __version__
 
 __all__ = [
     "ELU",
     "GELU",
     "SGD",
+    "Adagrad",
     "Adam",
     "AdamW",
     "AvgPool2d",
@@ -98,6 +101,7 @@ __all__ = [
     "Dropout",
     "Dropout2d",
     "EarlyStopping",
+    "ExponentialMovingAverage",
     "Flatten",
     "GlobalAvgPool2d",
     "GroupNorm",
@@ -107,6 +111,7 @@ __all__ = [
     "LayerNorm",
     "LeakyReLU",
     "Linear",
+    "Lion",
     "Live",
     "LogSoftmax",
     "MaxPool2d",
@@ -114,6 +119,7 @@ __all__ = [
     "Mish",
     "Model",
     "Movie",
+    "NAdam",
     "NonFiniteError",
     "Optimizer",
     "PReLU",
@@ -127,6 +133,7 @@ __all__ = [
     "RandomRotate",
     "RandomShift",
     "ReLU",
+    "ReduceOnPlateau",
     "Residual",
     "Scale",
     "Sequential",
@@ -156,10 +163,12 @@ __all__ = [
     "one_cycle",
     "perceptron",
     "plot",
+    "polynomial",
     "schedules",
     "step_decay",
     "testing",
     "use",
+    "warm_restarts",
     "warmup",
 ]
 
