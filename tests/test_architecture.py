@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import xpnet
-from xpnet.optimizers import adam, decay, lion, rmsprop, sgd
+from xpnet.optimizers import adam, decay, lion, nadam, rmsprop, sgd
 
 ROOT = Path(xpnet.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
@@ -175,7 +175,7 @@ def test_import_xpnet_loads_no_other_library():
     assert not unwanted & set(ast.literal_eval(done.stdout))
 
 
-ROOMS = (adam, decay, lion, rmsprop, sgd)
+ROOMS = (adam, decay, lion, nadam, rmsprop, sgd)
 RULES = [f for room in ROOMS for n, f in vars(room).items() if n.endswith("_rule") and inspect.isfunction(f)]
 
 

@@ -18,17 +18,11 @@ def bounded(rule: Rule) -> Rule:
 
 def measure(xp: Namespace, gradient: Vector, alive: Array | None, loss: Array | None) -> tuple[Array, Array]:
     """Return the gradient's 2-norm, and whether it and the loss are finite and `alive` is true, as 0-d arrays."""
-    norm = _norm(xp, gradient)
+    square = sum(xp.sum(part * part) for part in gradient) if isinstance(gradient, tuple) else gradient @ gradient
+    norm = xp.sqrt(square)
     finite = xp.isfinite(norm)
     finite = finite if loss is None else xp.isfinite(loss) & finite
     return norm, finite if alive is None else alive & finite
-
-
-def _norm(xp: Namespace, vector: Vector) -> Array:
-    """The 2-norm of a vector like θ, as a 0-d array."""
-    if isinstance(vector, tuple):
-        return xp.sqrt(sum(xp.sum(part * part) for part in vector))
-    return xp.sqrt(vector @ vector)
 
 
 def sound(xp: Namespace, state: Sequence[Vector]) -> Array:

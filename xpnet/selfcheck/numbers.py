@@ -34,7 +34,22 @@ from xpnet.layers import (
     Softmax,
     Tanh,
 )
-from xpnet.optimizers import SGD, Adam, AdamW, Lion, NAdam, Optimizer, RMSProp, adam, decay, finite, lion, rmsprop, sgd
+from xpnet.optimizers import (
+    SGD,
+    Adam,
+    AdamW,
+    Lion,
+    NAdam,
+    Optimizer,
+    RMSProp,
+    adam,
+    decay,
+    finite,
+    lion,
+    nadam,
+    rmsprop,
+    sgd,
+)
 from xpnet.parameters import Shape, split
 from xpnet.testing import gradcheck, gradcheck_loss
 
@@ -92,7 +107,7 @@ RULES: dict[Any, tuple[int, int, int]] = {
     rmsprop.rmsprop_rule: (2, 1, 4),
     adam.adam_rule: (3, 1, 6),
     adam.amsgrad_rule: (4, 1, 6),
-    adam.nadam_rule: (3, 1, 8),
+    nadam.nadam_rule: (3, 1, 8),
     lion.lion_rule: (2, 1, 6),
     decay.shrink_rule: (1, 0, 1),
     decay.penalty_rule: (1, 1, 1),

@@ -86,12 +86,12 @@ class Loop:
 
     def _paced(self) -> Step:
         """Return the step, its schedule told how many steps an epoch has."""
-        with self.holder as holder:
-            step = holder.step
-            optimizer = step.optimizer.paced(-(-len(self.source) // self.run.batch_size))
-            if optimizer is not step.optimizer:
-                holder.step = replace(step, optimizer=optimizer, compiled=None)
-            return holder.step
+        step = self.holder.step
+        optimizer = step.optimizer.paced(-(-len(self.source) // self.run.batch_size))
+        if optimizer is not step.optimizer:
+            with self.holder as holder:
+                step = holder.step = replace(step, optimizer=optimizer, compiled=None)
+        return step
 
     def _block(self, step: Step, block: np.ndarray) -> None:
         """Do K steps, and add up what they report. NonFiniteError for the first that is not sound."""
