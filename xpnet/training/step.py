@@ -127,9 +127,8 @@ class Step:
         """Return the state before the first step of an optimizer, at this θ, which becomes the state's own."""
         vector = self.carried(theta)
         buffers = self.net.init_buffers(self.backend, self.dtype)
-        return State(
-            vector, self.optimizer.init(vector, self.decayed).slots, buffers, self.backend.asarray(True), 0, epoch
-        )
+        slots = self.optimizer.init(vector, self.decayed).slots
+        return State(vector, slots, buffers, self.backend.asarray(True), 0, epoch)
 
     # Steps
 
