@@ -34,7 +34,22 @@ from xpnet.layers import (
     Softmax,
     Tanh,
 )
-from xpnet.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp, adam, base, rmsprop, sgd
+from xpnet.optimizers import (
+    SGD,
+    Adam,
+    AdamW,
+    Lion,
+    NAdam,
+    Optimizer,
+    RMSProp,
+    adam,
+    decay,
+    finite,
+    lion,
+    nadam,
+    rmsprop,
+    sgd,
+)
 from xpnet.parameters import Shape, split
 from xpnet.testing import gradcheck, gradcheck_loss
 
@@ -81,6 +96,9 @@ OPTIMIZERS: list[Optimizer] = [
     RMSProp(0.01),
     Adam(0.01, weight_decay=0.01),
     AdamW(schedules.cosine(0.01, steps=100), clip_norm=0.5),
+    Adam(0.01, amsgrad=True),
+    NAdam(0.01),
+    Lion(0.001, weight_decay=0.1),
 ]
 RULES: dict[Any, tuple[int, int, int]] = {
     sgd.sgd_rule: (1, 1, 1),
@@ -88,8 +106,11 @@ RULES: dict[Any, tuple[int, int, int]] = {
     sgd.nesterov_rule: (2, 1, 2),
     rmsprop.rmsprop_rule: (2, 1, 4),
     adam.adam_rule: (3, 1, 6),
-    base.shrink_rule: (1, 0, 1),
-    base.penalty_rule: (1, 1, 1),
+    adam.amsgrad_rule: (4, 1, 6),
+    nadam.nadam_rule: (3, 1, 8),
+    lion.lion_rule: (2, 1, 6),
+    decay.shrink_rule: (1, 0, 1),
+    decay.penalty_rule: (1, 1, 1),
 }
 """How many arrays of state, inputs and scalars each rule takes."""
 LABELLED = (losses.cross_entropy, losses.negative_log_likelihood, losses.focal)
@@ -253,8 +274,8 @@ def batches(backend: Backend, quick: bool) -> Figures:
         y, index = array(rng.normal(size=(500, 2))), one.asarray(rng.permutation(500)[:130].astype(np.int32))
         rows, targets = one.native(gather)(one.xp, x, y, index, "float32")
         gradient = array(rng.normal(size=100_003))
-        norm, alive = one.native(base.measure)(one.xp, gradient, None, None)
-        overflow, _ = one.native(base.measure)(one.xp, gradient * 1e30, alive, norm)
+        norm, alive = one.native(finite.measure)(one.xp, gradient, None, None)
+        overflow, _ = one.native(finite.measure)(one.xp, gradient * 1e30, alive, norm)
         return one.xp.astype(rows, one.xp.float32), targets, norm, overflow
 
     return figures([against_numpy(backend, "float32", task, PRODUCT, "gather and norm")], PRODUCT)
