@@ -24,9 +24,9 @@ from xpnet.layers import Scale, Sequential
 from xpnet.layers.scan import Arrays, Step, scan
 from xpnet.model import Model
 
-INPUTS = ["bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))]
-INPUTS += ["float16", "float32", "float64"]
-"""Types that the input may have."""
+INTEGERS = ["bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))]
+FLOATS = ["float16", "float32", "float64"]
+"""Types that an input may have; tokens are integers."""
 
 
 def export_onnx(
@@ -43,10 +43,10 @@ def export_onnx(
     `input_shape` is one sample's, (H, W, C) for images; left out, the features that the first weight takes. A
     convolution takes images of any size: there it must be given; and so for several inputs, a shape for each, which are
     called "input_0", "input_1", … Sequences have as many positions as this says, (T, D), or (T,) if they are tokens.
-    `input_dtype` is the model's unless given, and "int64" for tokens and masks: "uint8" for raw bytes, say, or
-    "float64", which is rounded to the model's at once. `labels` (the names of the classes, one for each output, or two
-    for one output), the factor and shift of a Scale at the network's front, and `metadata` of your own are in the
-    file's metadata_props, as JSON. A recurrent layer is a Loop over the positions.
+    `input_dtype` is the model's unless given: "uint8" for raw bytes, say, or "float64", which is rounded to the model's
+    at once; that of tokens and masks is "int64", or the integers given. `labels` (the names of the classes, one for
+    each output, or two for one output), the factor and shift of a Scale at the network's front, and `metadata` of your
+    own are in the file's metadata_props, as JSON. A recurrent layer is a Loop over the positions.
 
     NotImplementedError names a layer that ONNX cannot express.
     """
@@ -57,11 +57,8 @@ def export_onnx(
     several = any(isinstance(part, Sequence) for part in sample)
     samples = {f"input_{k}": tuple(one) for k, one in enumerate(sample)} if several else {"input": sample}
     free: Any = tuple((None, *one) for one in samples.values()) if several else (None, *sample)
-    if input_dtype is not None and input_dtype not in INPUTS:
-        raise ValueError(f"input_dtype must be one of {', '.join(INPUTS)}, got {input_dtype!r}")
     names = None if labels is None else _names(labels, model.net.output_shape(free))
-    tokens = map(model.net.tokens, range(len(samples))) if several else [model.net.tokens()]
-    dtypes = [input_dtype or ("int64" if count else model.dtype) for count in tokens]
+    dtypes = _dtypes(model, len(samples) if several else None, input_dtype)
     given = {
         name: ndx.argument(shape=("N", *one), dtype=getattr(ndx, dtype))
         for (name, one), dtype in zip(samples.items(), dtypes, strict=True)
@@ -75,6 +72,16 @@ def export_onnx(
     proto.producer_name = "xpnet"
     onnx.checker.check_model(proto, full_check=True)
     storage.write(path, [(0, proto.SerializeToString())])
+
+
+def _dtypes(model: Model, inputs: int | None, asked: str | None) -> list[str]:
+    """Return the type of each input, or of the one: tokens are integers; ValueError for what no input can be."""
+    tokens = [model.net.tokens()] if inputs is None else [model.net.tokens(k) for k in range(inputs)]
+    known = INTEGERS if all(tokens) else INTEGERS + FLOATS
+    if asked is not None and asked not in known:
+        raise ValueError(f"input_dtype must be one of {', '.join(known)}, got {asked!r}")
+    whole = asked if asked in INTEGERS else "int64"
+    return [whole if count else asked or model.dtype for count in tokens]
 
 
 def _names(labels: Sequence[Any], shape: tuple[Any, ...]) -> list[Any]:
@@ -126,6 +133,10 @@ class _Namespace:
     def reshape(self, x: Array, shape: Sequence[int | None], **settings: Any) -> Array:
         """Reshape, at most one length unknown."""
         return self._library.reshape(x, tuple(-1 if n is None else n for n in shape), **settings)
+
+    def take(self, x: Array, indices: Array, *, axis: int) -> Array:
+        """Take, the indices of any integer type."""
+        return self._library.take(x, self._library.astype(indices, self._library.int64), axis=axis)
 
     def zeros_like(self, x: Array) -> Array:
         """Zeros."""
