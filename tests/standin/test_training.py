@@ -46,7 +46,8 @@ ORDERS = ["eager", "others", *(f"random {seed}" for seed in range(20))]
 
 
 @pytest.mark.parametrize(
-    ("name", "order"), [(name, order) for name in scenarios.ALL for order in ORDERS[: 5 if name == "images" else None]]
+    ("name", "order"),
+    [(name, order) for name in scenarios.ALL for order in ORDERS[: scenarios.FEW.get(name)]],
 )
 def test_the_order_of_work_changes_no_bit(name, order):
     kind, _, seed = order.partition(" ")
