@@ -97,7 +97,7 @@ def test_x_and_y_must_be_as_many(backend):
         (changed(Y, 2, 40000).astype("uint16"), "labels must be integers in 0..2, got 40000 at row 2"),
         (changed(Y, 1, 2**32), "labels must be integers in 0..2, got 4294967296 at row 1"),
         (
-            np.eye(3)[Y],
+            np.eye(3, dtype=int)[Y],
             "labels must be one integer a sample, (N,), got the shape (6, 3): make it 1-d; one-hot by argmax(axis=1)",
         ),
         (changed(Y.astype("uint64"), 3, 2**63), "labels must be integers in 0..2, got 9223372036854775808 at row 3"),

@@ -13,6 +13,7 @@ from xpnet.errors import (
     NonFiniteError,
     ShapeError,
 )
+from xpnet.generation import generate
 from xpnet.layers import (
     ELU,
     GELU,
@@ -69,12 +70,15 @@ from xpnet.layers import (
 from xpnet.losses import (
     binary_cross_entropy,
     cross_entropy,
+    focal,
     hinge,
     huber,
+    kl_divergence,
     mean_absolute_error,
     mean_squared_error,
     negative_log_likelihood,
     perceptron,
+    poisson,
 )
 from xpnet.model import Model, load
 from xpnet.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
@@ -164,8 +168,11 @@ __all__ = [
     "cross_entropy",
     "datasets",
     "export_onnx",
+    "focal",
+    "generate",
     "hinge",
     "huber",
+    "kl_divergence",
     "load",
     "mean_absolute_error",
     "mean_squared_error",
@@ -174,6 +181,7 @@ __all__ = [
     "one_cycle",
     "perceptron",
     "plot",
+    "poisson",
     "schedules",
     "step_decay",
     "testing",

@@ -3,19 +3,26 @@
 What a prediction is says its shape and type: scores or probabilities (N, C ≥ 2), the largest wins; one score a sample,
 (N,) or (N, 1), class 1 above the threshold and class 0 elsewhere; class numbers, (N,) or (N, 1) and integers.
 The target is class numbers (N,) or (N, 1); for one score a sample 0/1 or −1/+1, what is positive means class 1.
+Scores (N, T, C) with class numbers (N, T) are N·T such rows. Rows whose class number is `ignore_index`, an integer,
+count nowhere; if all are ignored the value is 0.
 
 Values have the prediction's type, float32 if it is narrower, float64 if it is integers. A NaN is never right.
 """
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from xpnet.arrays import Array, Namespace, cast, device, is_floating, namespace, same_shape, wide, widest
 from xpnet.backends import backend_of
 from xpnet.errors import DataError, ShapeError
+from xpnet.losses import cross_entropy
+from xpnet.losses.base import summed
+from xpnet.losses.choices import choices, counting
 
 Metric: TypeAlias = Callable[[Array, Array], Array]
 
@@ -26,19 +33,69 @@ PIECE = 2**24
 """Samples up to which a count in float32 is exact."""
 
 
-def accuracy(prediction: Array, target: Array, threshold: float = 0.0) -> Array:
+def accuracy(prediction: Array, target: Array, threshold: float = 0.0, *, ignore_index: int | None = None) -> Array:
     """The share of samples whose predicted class is right: mean(argmax(prediction) = label).
 
     `threshold` is for one score a sample: 0.5 where the predictions are probabilities.
     """
-    xp, predicted, true, known = _classes(prediction, target, threshold)
-    return _mean(xp, xp.astype((predicted == true) & known, wide(xp, prediction)))
+    xp, predicted, true, known, counts = _classes(prediction, target, threshold, ignore_index)
+    return _share(xp, (predicted == true) & known, counts, wide(xp, prediction))
 
 
-def zero_one(prediction: Array, target: Array, threshold: float = 0.0) -> Array:
+def zero_one(prediction: Array, target: Array, threshold: float = 0.0, *, ignore_index: int | None = None) -> Array:
     """The 0-1 loss, the share of samples that are wrong: 1 − accuracy."""
-    xp, predicted, true, known = _classes(prediction, target, threshold)
-    return _mean(xp, xp.astype((predicted != true) | ~known, wide(xp, prediction)))
+    xp, predicted, true, known, counts = _classes(prediction, target, threshold, ignore_index)
+    return _share(xp, (predicted != true) | ~known, counts, wide(xp, prediction))
+
+
+def top_k(scores: Array, labels: Array, k: int = 5, *, ignore_index: int | None = None) -> Array:
+    """The share of rows whose label is among the k largest scores; of equal scores the first counts as the largest.
+
+    scores (N, C), k ≤ C, and labels (N,), integers, or more axes before the last; at k = 1 it is `accuracy`.
+    """
+    xp = namespace(scores=scores, labels=labels)
+    s, hot, share = choices(xp, scores, labels, None, ignore_index)
+    classes = s.shape[1]
+    if isinstance(k, bool) or not hasattr(k, "__index__") or not 1 <= operator.index(k) <= classes:
+        raise ValueError(f"k must be an integer in 1..{classes}, the number of classes, got {k!r}")
+    number = xp.arange(classes, dtype=xp.int32, device=device(s))[None, :]
+    own = xp.sum(xp.where(hot, s, 0.0), axis=1, keepdims=True)
+    place = xp.sum(xp.where(hot, number, 0), axis=1, keepdims=True, dtype=xp.int32)
+    ahead = xp.sum(xp.astype((s > own) | ((s == own) & (number < place)), xp.int32), axis=1, keepdims=True)
+    found = xp.sum(xp.astype(hot, xp.int32), axis=1, keepdims=True) == 1
+    top = xp.max(s, axis=1, keepdims=True)  # NaN, if there is one in the row
+    return summed(xp, xp.astype((ahead < k) & found & (top == top), s.dtype), share)
+
+
+def perplexity(scores: Array, labels: Array, *, ignore_index: int | None = None) -> Array:
+    """e to the cross-entropy, scores and labels as there: among how many equal choices the label would be as hard to
+    guess; C for equal scores, 1 for certainty. (Jelinek et al., J. Acoust. Soc. Am. 1977)
+    """
+    loss = log_perplexity(scores, labels, ignore_index=ignore_index)
+    return namespace(loss=loss).exp(loss)
+
+
+def log_perplexity(scores: Array, labels: Array, *, ignore_index: int | None = None) -> Array:
+    """The cross-entropy in nats, as a metric: a mean over rows, which perplexity is not."""
+    return cross_entropy(scores, labels, ignore_index=ignore_index)[0]
+
+
+def averaged(metric: Metric) -> Metric:
+    """Return the metric whose mean over all rows `concluded` makes this one's value of: itself, but for perplexity."""
+    if getattr(metric, "func", metric) is not perplexity:
+        return metric
+    settings: dict[str, Any] = getattr(metric, "keywords", {})
+    return partial(log_perplexity, **settings)
+
+
+def concluded(metric: Metric | None, mean: float) -> float:
+    """Return a metric's value of the mean of `averaged(metric)`."""
+    if getattr(metric, "func", metric) is not perplexity:
+        return mean
+    try:
+        return math.exp(mean)
+    except OverflowError:
+        return math.inf
 
 
 def binary_accuracy(prediction: Array, target: Array, threshold: float = 0.0) -> Array:
@@ -51,26 +108,37 @@ def binary_accuracy(prediction: Array, target: Array, threshold: float = 0.0) ->
     return _mean(xp, xp.astype(right, p.dtype))
 
 
-def confusion_matrix(prediction: Array, target: Array, classes: int | None = None, threshold: float = 0.0) -> Array:
+def confusion_matrix(
+    prediction: Array,
+    target: Array,
+    classes: int | None = None,
+    threshold: float = 0.0,
+    *,
+    ignore_index: int | None = None,
+) -> Array:
     """How often the label i (row) was predicted as j (column): integers (C, C).
 
     `classes` is C: if it is left out, the number of columns of the prediction, 2 for one score a sample, and for class
     numbers the largest of them and 1. DataError names the first that is no class; it is looked for on the host.
     """
-    xp, predicted, true, known = _classes(prediction, target, threshold)
+    xp, predicted, true, known, counts = _classes(prediction, target, threshold, ignore_index)
     if predicted.dtype == xp.bool:
         predicted, true = xp.astype(predicted, xp.int32), xp.astype(true, xp.int32)
     predicted = xp.where(known, predicted, NO_CLASS)
+    if counts is not None:
+        predicted, true = xp.where(counts, predicted, 0), xp.where(counts, true, 0)
     if classes is None:
         classes = _count(xp, prediction, predicted, true)
-    counts = xp.zeros((classes, classes), dtype=xp.int32, device=device(prediction))
+    matrix = xp.zeros((classes, classes), dtype=xp.int32, device=device(prediction))
     samples = true.shape[0]
     for start in range(0, samples, PIECE):
         piece = slice(start, min(start + PIECE, samples))
         rows = _one_hot(xp, "target", true[piece], classes, start)
         columns = _one_hot(xp, "prediction", predicted[piece], classes, start)
-        counts += xp.astype(rows.T @ columns, xp.int32)
-    return counts
+        if counts is not None:
+            columns *= xp.astype(counts[piece], xp.float32)[:, None]
+        matrix += xp.astype(rows.T @ columns, xp.int32)
+    return matrix
 
 
 def mean_absolute_error(prediction: Array, target: Array) -> Array:
@@ -154,30 +222,39 @@ def _explained(xp: Namespace, error: Array, variance: float | Sequence[float]) -
     return sum(parts) * (1.0 / max(outputs, 1))
 
 
-def _classes(prediction: Array, target: Array, threshold: float) -> tuple[Namespace, Array, Array, Array]:
-    """Return the namespace, the predicted and the true classes, of one type, and whether the prediction is no NaN."""
-    xp = namespace(prediction=prediction, target=target)
+def _classes(
+    prediction: Array, target: Array, threshold: float, ignore_index: int | None
+) -> tuple[Namespace, Array, Array, Array, Array | None]:
+    """Return the namespace, the predicted and the true classes, of one type, whether the prediction is no NaN, and
+    whether the row counts, None if all do.
+    """
+    xp, counts = namespace(prediction=prediction, target=target), None
     scores, labels = _flat(xp, prediction), _flat(xp, target)
+    if scores.ndim > 2 and scores.shape[:-1] == labels.shape:
+        rows = math.prod(labels.shape)
+        scores, labels = _flat(xp, xp.reshape(scores, (rows, scores.shape[-1]))), xp.reshape(labels, (rows,))
     if scores.ndim not in (1, 2) or labels.ndim != 1 or scores.shape[0] != labels.shape[0]:
         raise _misfit(tuple(prediction.shape), tuple(target.shape))
+    if ignore_index is not None:
+        labels, counts = counting(xp, labels, ignore_index)
     if scores.ndim == 2:
         scores = cast(xp, scores, wide(xp, scores))
         top, predicted = xp.max(scores, axis=1), xp.argmax(scores, axis=1)
     elif is_floating(xp, scores):
-        return xp, scores > float(threshold), cast(xp, labels, scores.dtype) > 0, scores == scores
+        return xp, scores > float(threshold), cast(xp, labels, scores.dtype) > 0, scores == scores, counts
     else:
         whole = xp.__array_namespace_info__().default_dtypes(device=device(scores))["integral"]
         top, predicted = scores, cast(xp, scores, whole)
     if is_floating(xp, labels):
         dtype = wide(xp, labels)
-        return xp, xp.astype(predicted, dtype), cast(xp, labels, dtype), top == top
-    return xp, predicted, cast(xp, labels, predicted.dtype), top == top
+        return xp, xp.astype(predicted, dtype), cast(xp, labels, dtype), top == top, counts
+    return xp, predicted, cast(xp, labels, predicted.dtype), top == top, counts
 
 
 def _count(xp: Namespace, prediction: Array, *numbers: Array) -> int:
     """Return how many classes there are: by the columns, 2 for one score a sample, else by the largest number."""
-    if prediction.ndim == 2 and prediction.shape[1] > 1:
-        return int(prediction.shape[1])
+    if prediction.ndim >= 2 and prediction.shape[-1] > 1:
+        return int(prediction.shape[-1])
     if is_floating(xp, prediction):
         return 2
     largest = [float(backend_of(c).asnumpy(xp.max(c))) for c in numbers if c.shape[0]]
@@ -207,6 +284,14 @@ def _misfit(one: tuple[int, ...], other: tuple[int, ...]) -> ShapeError:
     if one == other:
         remedy = ": one-hot labels become argmax(axis=1), several labels a sample are for binary_accuracy"
     return ShapeError(f"expected scores (N, C) and labels (N,), or one score a sample, got {one} and {other}{remedy}")
+
+
+def _share(xp: Namespace, hits: Array, counts: Array | None, dtype: Any) -> Array:
+    """Return the share of hits among what counts, 0 if nothing does."""
+    if counts is None:
+        return _mean(xp, xp.astype(hits, dtype))
+    total = xp.sum(xp.astype(counts, dtype))
+    return xp.sum(xp.astype(hits & counts, dtype)) / xp.where(total == 0, 1.0, total)
 
 
 def _mean(xp: Namespace, x: Array) -> Array:

@@ -43,7 +43,7 @@ NATIVE = {
     "xpnet.layers.patches.convolve_weight": "images.convolve_weight",
     "xpnet.layers.pooling.average_pool": "images.average_pool",
     "xpnet.layers.pooling.max_pool": "images.max_pool",
-    "xpnet.losses.cross_entropy": "kernels.cross_entropy",
+    "xpnet.losses.classification.cross_entropy": "kernels.cross_entropy",
     "xpnet.optimizers.base.measure": "kernels.measure",
     "xpnet.random.bernoulli": "kernels.bernoulli",
 }

@@ -1,9 +1,11 @@
 """Activations: elementwise functions between the linear layers, and softmax. PReLU alone has a parameter."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from xpnet.arrays import Array, exp_shifted, sigmoid, softplus, sum_rows
+from xpnet.backends import Backend
 from xpnet.checks import integer, number, settle, shown
 from xpnet.errors import ShapeError
 from xpnet.layers.base import Context, Layer, Params, Pullback
@@ -113,19 +115,24 @@ class GELU(Layer):
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Pullback]:
         """Return the value and its pullback."""
-        xp, c, k = ctx.xp, math.sqrt(2.0 / math.pi), 0.044715
-        far = 1e2  # beyond ±far, t is ±1 in any precision
-        low = xp.maximum(x, -far)
-        near = xp.minimum(low, far)
-        square = near * near
-        exact = self.approximate == "none"
-        t = ctx.backend.native(erf)(xp, near * math.sqrt(0.5)) if exact else xp.tanh(c * (near * (1.0 + k * square)))
+        y, back = ctx.backend.native(gelu)(ctx.backend, x, self.approximate == "none")
+        return y, lambda dy, need_dx=True, out=(): (back(dy), ())
 
-        def backward(dy: Array, need_dx: bool = True, out: Params = ()) -> tuple[Array, Params]:
-            slope = c * xp.exp(-0.5 * square) if exact else (1.0 - t * t) * (c * (1.0 + 3.0 * k * square))
-            return dy * (0.5 * (1.0 + t + near * slope)), ()
 
-        return 0.5 * low * (1.0 + t), backward
+def gelu(backend: Backend, x: Array, exact: bool) -> tuple[Array, Callable[[Array], Array]]:
+    """Return GELU, exactly or in its tanh form, and `dx(dy)`."""
+    xp, c, k = backend.xp, math.sqrt(2.0 / math.pi), 0.044715
+    far = 1e2  # beyond ±far, t is ±1 in any precision
+    low = xp.maximum(x, -far)
+    near = xp.minimum(low, far)
+    square = near * near
+    t = backend.native(erf)(xp, near * math.sqrt(0.5)) if exact else xp.tanh(c * (near * (1.0 + k * square)))
+
+    def back(dy: Array) -> Array:
+        slope = c * xp.exp(-0.5 * square) if exact else (1.0 - t * t) * (c * (1.0 + 3.0 * k * square))
+        return dy * (0.5 * (1.0 + t + near * slope))
+
+    return 0.5 * low * (1.0 + t), back
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from math import prod
 from typing import Any
 
 from xpnet.arrays import Array, Namespace, device, sum_rows
+from xpnet.backends import Backend
 from xpnet.checks import integer, number, settle
 from xpnet.errors import ShapeError
 from xpnet.layers.base import Context, Layer, Params, Pullback
@@ -94,8 +95,8 @@ class LayerNorm(Layer):
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Pullback]:
         """Return x by the mean and variance of each position, and the pullback."""
-        hat, back = standardize(ctx.xp, x, -1, self.eps)
-        return _scaled(ctx, hat, back, params)
+        y, pullback = ctx.backend.native(standardize_features)(ctx.backend, x, *params, self.eps)
+        return y, lambda dy, need_dx=True, out=(None, None): pullback(dy, need_dx)
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,10 @@ class GroupNorm(Layer):
         xp, own = ctx.xp, (-1, *x.shape[1:])
         cut = (-1, prod(x.shape[1:-1]), self.groups, self.n // self.groups)
         hat, back = standardize(xp, xp.reshape(x, cut), (1, 3), self.eps)
-        return _scaled(ctx, xp.reshape(hat, own), lambda d: xp.reshape(back(xp.reshape(d, cut)), own), params)
+        y, pullback = _scaled(
+            ctx.backend, xp.reshape(hat, own), lambda d: xp.reshape(back(xp.reshape(d, cut)), own), params
+        )
+        return y, lambda dy, need_dx=True, out=(None, None): pullback(dy, need_dx)
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,13 @@ class RMSNorm(Layer):
         def back(d: Array) -> Array:
             return scale * (d - hat * xp.mean(d * hat, axis=-1, keepdims=True))
 
-        return _scaled(ctx, hat, back, params)
+        y, pullback = _scaled(ctx.backend, hat, back, params)
+        return y, lambda dy, need_dx=True, out=(None,): pullback(dy, need_dx)
+
+
+def standardize_features(backend: Backend, x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Any]:
+    """Return γ (x − μ) / √(σ² + ε) + β, mean and variance over the last axis, and `backward(dy, need_dx)`."""
+    return _scaled(backend, *standardize(backend.xp, x, -1, eps), (gamma, beta))
 
 
 def standardize(xp: Namespace, x: Array, axes: int | tuple[int, ...], eps: float) -> tuple[Array, Any]:
@@ -234,11 +244,11 @@ def _by_carried(
     return (x - mean) * factor + beta, backward
 
 
-def _scaled(ctx: Context, hat: Array, back: Any, params: Params) -> tuple[Array, Pullback]:
+def _scaled(backend: Backend, hat: Array, back: Any, params: Params) -> tuple[Array, Any]:
     """Return γ x̂ + β, β if there is one, and the pullback, `back` being that of x̂."""
-    xp, total, (gamma, *beta) = ctx.xp, ctx.backend.native(sum_rows), params
+    xp, total, (gamma, *beta) = backend.xp, backend.native(sum_rows), params
 
-    def backward(dy: Array, need_dx: bool = True, out: Params = ()) -> tuple[Array | None, Params]:
+    def backward(dy: Array, need_dx: bool) -> tuple[Array | None, Params]:
         gradients = (total(xp, dy * hat), *(total(xp, dy) for _ in beta))
         return back(dy * gamma) if need_dx else None, gradients
 

@@ -1,6 +1,7 @@
 """Prediction, loss and metrics without training, a batch at a time."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 from xpnet.arrays import Array, each, inputs
 from xpnet.data.source import Arrays
 from xpnet.errors import ShapeError
+from xpnet.losses.choices import counted
+from xpnet.metrics import concluded
 from xpnet.training.state import State
 from xpnet.training.step import Step
 
@@ -47,23 +50,36 @@ def _gathered(parts: Iterator[np.ndarray], n: int) -> np.ndarray:
 def score(step: Step, state: State, source: Arrays, batch_size: int | None = None) -> dict[str, float]:
     """Return the loss and the metrics over all samples.
 
-    The loss and xpnet's own metrics are means, and batches are averaged; a metric of one's own sees all predictions.
+    The loss and xpnet's own metrics are means, and batches are averaged, each by what counts in it: samples, or where
+    labels are ignored or classes weighted, labels or their weights. A metric of one's own sees all predictions.
     """
     step = step.on(source)
-    names, home = ("loss", *step.means), step.backend.asnumpy
-    sums = np.zeros(len(names))
+    functions, home = {"loss": step.loss} | step.means, step.backend.asnumpy
+    sums, totals = np.zeros((2, len(functions)))
     kept: list[tuple[Array, Array]] = []
     for x, y in source.chunks(batch_size or step.samples(source.x)):
         prediction = step.infer(state.theta, x, state.buffers)
         values = step.judge(prediction, y)
-        sums += [float(home(value)) * y.shape[0] for value in values]
+        sizes = [_size(function, y, home) for function in functions.values()]
+        sums += [float(home(value)) * size for value, size in zip(values, sizes, strict=True)]
+        totals += sizes
         if step.wholes:
             kept.append((prediction, y))
-    found = dict(zip(names, (sums / len(source)).tolist(), strict=True))
+    means = (sums / np.where(totals == 0, 1.0, totals)).tolist()
+    found = {name: concluded(step.metrics.get(name), mean) for name, mean in zip(functions, means, strict=True)}
     if step.wholes:
         pair = [step.backend.xp.concat(list(parts)) if len(kept) > 1 else parts[0] for parts in zip(*kept, strict=True)]
         found |= {name: float(home(metric(*pair))) for name, metric in step.wholes.items()}
     return {name: found[name] for name in ("loss", *step.metrics)}
+
+
+def _size(function: Callable[..., Any], y: Array, home: Callable[[Array], np.ndarray]) -> float:
+    """Return what counts in a batch of targets for a loss or metric: its samples, unless its settings say otherwise."""
+    if not isinstance(function, partial) or function.func.__module__.partition(".")[0] != "xpnet":
+        return int(y.shape[0])
+    settings = {name: function.keywords.get(name) for name in ("ignore_index", "class_weight")}
+    size = counted(y, **settings)
+    return size if isinstance(size, int) else float(home(size))
 
 
 @np.errstate(all="ignore")

@@ -8,6 +8,7 @@ import numpy as np
 from xpnet.data import batches
 from xpnet.data.source import Arrays
 from xpnet.errors import NonFiniteError
+from xpnet.metrics import concluded
 from xpnet.training import evaluation
 from xpnet.training.callbacks import Callbacks
 from xpnet.training.history import History, Stopwatch
@@ -98,9 +99,10 @@ class Loop:
             raise NonFiniteError(outcome.problem)
 
     def _means(self, step: Step) -> dict[str, float]:
-        """Return loss, gradient norm and metrics, means over the epoch's samples so far."""
+        """Return loss, gradient norm and metrics, means over the epoch's batches so far, weighed by their samples."""
         names = ("loss", "gradient_norm", *step.metrics)
-        return {name: total / self.run.position for name, total in zip(names, self.run.sums, strict=True)}
+        means = (total / self.run.position for total in self.run.sums)
+        return {name: concluded(step.metrics.get(name), mean) for name, mean in zip(names, means, strict=True)}
 
     def _conclude(self, step: Step) -> None:
         """Count the epoch, and add it with its validation to the history."""

@@ -15,8 +15,17 @@ from xpnet.errors import DataError
 from xpnet.layers import BatchNorm, Layer, Parallel, Residual, Sequential, Sigmoid, Softmax
 from xpnet.losses import Loss
 from xpnet.metrics import Metric
+from xpnet.training import parts
 
-SCORES = (losses.cross_entropy, losses.binary_cross_entropy, losses.hinge, losses.perceptron)
+SCORES = (
+    losses.cross_entropy,
+    losses.binary_cross_entropy,
+    losses.focal,
+    losses.kl_divergence,
+    losses.hinge,
+    losses.perceptron,
+    losses.poisson,
+)
 """Losses of scores, which make probabilities themselves or need none."""
 
 
@@ -38,12 +47,22 @@ def check_parts(net: Layer, loss: Loss) -> None:
 
 
 def fitting_metrics(net: Layer, chosen: Mapping[str, Metric]) -> dict[str, Metric]:
-    """Return the metrics as they are to be computed: the class 1 begins at 0.5 where the network ends in Sigmoid."""
+    """Return the metrics as they are to be computed in batches; see `metrics.averaged`.
+
+    Where the network ends in Sigmoid, class 1 begins at 0.5, unless a threshold is given.
+    """
+    fitted = {name: metrics.averaged(metric) for name, metric in chosen.items()}
     if not isinstance(last(net), Sigmoid):
-        return dict(chosen)
+        return fitted
     half: dict[str, Any] = {"threshold": 0.5}
+    return {name: partial(metric, **half) if _takes_threshold(metric) else metric for name, metric in fitted.items()}
+
+
+def _takes_threshold(metric: Metric) -> bool:
+    """Whether a metric has a threshold and none was given."""
+    function, given = getattr(metric, "func", metric), getattr(metric, "keywords", {})
     signs = (metrics.accuracy, metrics.zero_one)
-    return {name: partial(m, **half) if any(m is one for one in signs) else m for name, m in chosen.items()}
+    return any(function is one for one in signs) and "threshold" not in given and not getattr(metric, "args", ())
 
 
 def check_batches(net: Layer, x: Array, samples: int, batch_size: int) -> None:
@@ -69,7 +88,7 @@ def try_parts(
 
     The prediction is 0.5 everywhere, a score as well as a probability, so neither the network nor θ is needed; JAX
     calls them on shapes alone. There are 2 samples, or 3 where the network has 2 outputs, so that a target that has to
-    be stretched to the prediction's shape shows. Functions of xpnet are not called.
+    be stretched to the prediction's shape shows. Functions of xpnet are not called, partials of them are.
     """
     mine = {name: function for name, function in chosen.items() if not _of_xpnet(function)}
     if _of_xpnet(loss) and not mine:
@@ -96,7 +115,7 @@ def _of_xpnet(function: Callable[..., Any]) -> bool:
 
 def _check_loss(loss: Loss, prediction: Array, target: Array, backend: Backend) -> None:
     """Raise DataError unless a loss returns its value, 0-d, and a gradient in the prediction's shape."""
-    who = f"the loss {getattr(loss, '__name__', type(loss).__name__)}"
+    who = f"the loss {parts.name(loss)}"
     must = f"{who} must return (value, gradient)"
     result: Any = _called(who, loss, prediction, target)
     if not isinstance(result, (tuple, list)) or len(result) != 2:

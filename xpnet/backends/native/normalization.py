@@ -1,4 +1,4 @@
-"""The norm over rows on NumPy, band by band, or as loops: x is read three times, and nothing of its size is kept."""
+"""Norms on NumPy, band by band; over rows also as loops: x is read three times, and nothing of its size is kept."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -39,6 +39,45 @@ def standardize_rows(
         return _input(rows, mean, g, dgamma * scale * -share, dbeta * share, factor).reshape(x.shape), (dgamma, dbeta)
 
     return y.reshape(x.shape), mean, variance, backward
+
+
+def standardize_features(backend: Any, x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Any] | None:
+    """y = γ (x − μ) / √(σ² + ε) + β over the last axis, and its pullback."""
+    rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
+    if rows.size < BLOCK:
+        return None
+    hat, y, scale = np.empty_like(rows), np.empty_like(rows), np.empty((len(rows), 1), rows.dtype)
+    share = np.full((rows.shape[1], 1), 1.0 / rows.shape[1], rows.dtype)
+    for band in _bands(rows):
+        d, part, own = hat[band], y[band], scale[band]
+        np.subtract(rows[band], rows[band] @ share, out=d)
+        rest = d @ share
+        np.multiply(d, d, out=part)
+        np.divide(1.0, np.sqrt(part @ share - rest * rest + rows.dtype.type(eps)), out=own)
+        d *= own
+        np.multiply(d, gamma, out=part)
+        part += beta
+
+    def backward(dy: Array, need_dx: bool) -> tuple[Array | None, tuple[Array, Array]]:
+        g = np.ascontiguousarray(dy).reshape(rows.shape)
+        dgamma, dbeta = np.zeros((2, rows.shape[1]), rows.dtype)
+        dx = np.empty_like(rows) if need_dx else None
+        for band in _bands(rows):
+            own = g[band] * hat[band]
+            ones = np.ones(len(own), rows.dtype)
+            dgamma += ones @ own
+            dbeta += ones @ g[band]
+            if dx is None:
+                continue
+            own *= gamma
+            part = np.multiply(g[band], gamma, out=dx[band])
+            along = own @ share
+            part -= part @ share
+            part -= np.multiply(hat[band], along, out=own)
+            part *= scale[band]
+        return None if dx is None else dx.reshape(x.shape), (dgamma, dbeta)
+
+    return y.reshape(x.shape), backward
 
 
 def _bands(rows: Array) -> Iterator[slice]:

@@ -1,6 +1,6 @@
 """NumPy's forms: convolutions, pools, norms and attention in parts that stay in the cache; loops where Numba is."""
 
-from xpnet.backends.native import Forms, convolution, normalization, pooling, sequences
+from xpnet.backends.native import Forms, activations, convolution, normalization, pooling, sequences
 
 FORMS: Forms = {
     "xpnet.layers.patches.convolve": convolution.convolve,
@@ -10,6 +10,8 @@ FORMS: Forms = {
     "xpnet.layers.pooling.max_pool": pooling.max_pool,
     "xpnet.layers.pooling.average_pool": pooling.average_pool,
     "xpnet.layers.normalization.standardize_rows": normalization.standardize_rows,
+    "xpnet.layers.normalization.standardize_features": normalization.standardize_features,
+    "xpnet.layers.activations.gelu": activations.gelu,
     "xpnet.layers.embedding.scatter_rows": sequences.scatter_rows,
     "xpnet.layers.attention.attention": sequences.attention,
 }

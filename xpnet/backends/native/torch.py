@@ -116,6 +116,25 @@ def standardize_rows(xp: Namespace, x: Array, gamma: Array, beta: Array, eps: fl
     return y.movedim(1, -1), mean, variance, backward
 
 
+def standardize_features(backend: Any, x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Any]:
+    """y = γ (x − μ) / √(σ² + ε) + β over the last axis, and its pullback."""
+    shape = x.shape[-1:]
+    y, mean, scale = ATEN.native_layer_norm(x, shape, gamma, beta, eps)
+
+    def backward(dy: Array, need_dx: bool) -> tuple[Array | None, tuple[Array, Array]]:
+        made = ATEN.native_layer_norm_backward(dy, x, shape, mean, scale, gamma, beta, (need_dx, True, True))
+        return made[0], (made[1], made[2])
+
+    return y, backward
+
+
+def gelu(backend: Any, x: Array, exact: bool) -> tuple[Array, Callable[[Array], Array]]:
+    """GELU, and `dx(dy)`."""
+    form, far = "none" if exact else "tanh", 1e2  # beyond ±far it is 0 or x; PyTorch makes NaN of −∞
+    y = ATEN.gelu(torch.clamp_min(x, -far), approximate=form)
+    return y, lambda dy: ATEN.gelu_backward(dy, torch.clamp(x, -far, far), approximate=form)
+
+
 def scatter_rows(xp: Namespace, index: Array, rows: Array, count: int) -> Array:
     """E[v] = Σ of the rows whose index is v."""
     return torch.zeros((count, rows.shape[1]), dtype=rows.dtype).index_add_(0, index, rows)
@@ -136,6 +155,8 @@ def attention(
 
 
 FORMS: Forms = {
+    "xpnet.layers.normalization.standardize_features": standardize_features,
+    "xpnet.layers.activations.gelu": gelu,
     "xpnet.layers.embedding.scatter_rows": scatter_rows,
     "xpnet.layers.attention.attention": attention,
     "xpnet.layers.patches.convolve": convolve,

@@ -1,0 +1,63 @@
+"""JAX's forms: what XLA does better than by the standard's operations."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from xpnet.arrays import Array, Namespace
+from xpnet.backends.native import Forms
+
+HALVES = 64
+"""Positions from which causal attention is done in two halves."""
+
+
+def scatter_rows(xp: Namespace, index: Array, rows: Array, count: int) -> Array:
+    """E[v] = Σ of the rows whose index is v."""
+    return jnp.zeros((count, rows.shape[1]), rows.dtype).at[index].add(rows)
+
+
+def attention(
+    backend: Any, q: Array, k: Array, v: Array, causal: bool, mask: Array | None, keep: Array | None
+) -> tuple[Array, Callable[[Array], tuple[Array, Array, Array]]] | None:
+    """y = softmax(q kᵀ / √d) v, and `back(dy) -> dq, dk, dv`: the earlier half of the positions sees half the keys.
+
+    XLA multiplies a transposed matrix of weights slowly on the CPU: pᵀ dy is made as (dyᵀ p)ᵀ.
+    """
+    t = q.shape[2]
+    if not causal or mask is not None or keep is not None or t < HALVES or t != k.shape[2]:
+        return None
+    scale, turn = 1.0 / math.sqrt(q.shape[3]), jnp.matrix_transpose
+    halves = [(slice(0, t // 2), slice(0, t // 2)), (slice(t // 2, t), slice(0, t))]
+    kept = []
+    for own, past in halves:
+        s = (q[:, :, own] * scale) @ turn(k[:, :, past])
+        later = jnp.arange(own.start, own.stop)[:, None] < jnp.arange(past.stop)[None, :]
+        p = jax.nn.softmax(jnp.where(later, -jnp.inf, s))
+        kept.append((p, p @ v[:, :, past]))
+
+    def back(dy: Array) -> tuple[Array, Array, Array]:
+        made = []
+        for (own, past), (p, y) in zip(halves, kept, strict=True):
+            g = dy[:, :, own]
+            ds = p * (g @ turn(v[:, :, past]) - jnp.sum(g * y, axis=-1, keepdims=True)) * scale
+            made.append((ds @ k[:, :, past], turn(turn(q[:, :, own]) @ ds), turn(turn(g) @ p)))
+        (dq, *first), (dq_later, *whole) = made
+        dk, dv = (both.at[:, :, : t // 2].add(early) for early, both in zip(first, whole, strict=True))
+        return jnp.concatenate([dq, dq_later], axis=2), dk, dv
+
+    return jnp.concatenate([y for _, y in kept], axis=2), back
+
+
+def afresh(held: Any, dy: Array) -> Any:
+    """Let XLA take these for new numbers, which come after dy."""
+    return jax.lax.optimization_barrier((held, dy))
+
+
+FORMS: Forms = {
+    "xpnet.layers.embedding.scatter_rows": scatter_rows,
+    "xpnet.layers.attention.attention": attention,
+    "xpnet.layers.recompute.afresh": afresh,
+}
