@@ -1,13 +1,17 @@
-"""Attention and an embedding's gradient on a GPU, or on the stand-in, against the plain forms on NumPy."""
+"""Attention, norms, GELU and an embedding's gradient on a GPU, or on the stand-in, against the plain forms."""
 
 import numpy as np
 import pytest
 
 import xpnet as xn
 from xpnet.backends.cuda import sequences
+from xpnet.backends.numpy import NumpyBackend
 from xpnet.errors import BackendError
+from xpnet.layers.activations import gelu
 from xpnet.layers.attention import attention
 from xpnet.layers.embedding import scatter_rows
+from xpnet.layers.normalization import standardize_features
+from xpnet.losses import cross_entropy
 
 pytestmark = pytest.mark.gpu
 
@@ -24,7 +28,10 @@ def gpu():
 
 @pytest.fixture
 def plain():
-    return xn.backend("numpy")
+    """NumPy with the plain forms, as the standard has them."""
+    backend = NumpyBackend()
+    backend.native = lambda function: function
+    return backend
 
 
 def close(backend, found, expected):
@@ -154,6 +161,52 @@ def test_parts(count, m, parts, gpu, monkeypatch):
     monkeypatch.setattr(own, "kernels", type("", (), {"function": lambda *a: lambda grid, *b: seen.append(grid)})())
     own.scatter_rows(gpu.xp, gpu.cupy.zeros(m, "int32"), gpu.cupy.zeros((m, 1), "float32"), count)
     assert seen[0][2] == parts
+
+
+@DTYPE
+@pytest.mark.parametrize("shape", [(1, 1), (5, 3, 40), (2, 300), (7, 1)], ids=str)
+@pytest.mark.parametrize("need_dx", [True, False])
+def test_norms_over_features(gpu, plain, dtype, shape, need_dx):
+    rng = np.random.default_rng(0)
+    x, dy = rng.normal(3.0, 2.0, shape).astype(dtype), rng.normal(size=shape).astype(dtype)
+    gamma, beta = rng.normal(size=(2, shape[-1])).astype(dtype)
+    y, back = served(gpu, standardize_features)(gpu, *map(gpu.asarray, (x, gamma, beta)), 1e-5)
+    expected, plain_back = standardize_features(plain, x, gamma, beta, 1e-5)
+    close(gpu, y, expected)
+    dx, gradients = back(gpu.asarray(dy), need_dx)
+    expected_dx, expected_gradients = plain_back(dy, need_dx)
+    assert (dx is None) == (not need_dx)
+    for found, wanted in zip((dx, *gradients), (expected_dx, *expected_gradients), strict=True):
+        if found is not None:
+            close(gpu, found, wanted)
+
+
+def test_the_norm_beside_a_large_mean(gpu, plain):
+    x, ones = (1e6 + np.random.default_rng(0).normal(size=(4, 65))).astype("float32"), np.ones(65, "float32")
+    y, _ = served(gpu, standardize_features)(gpu, *map(gpu.asarray, (x, ones, 0 * ones)), 1e-5)
+    exact, _ = standardize_features(plain, *(a.astype("float64") for a in (x, ones, 0 * ones)), 1e-5)
+    np.testing.assert_allclose(gpu.asnumpy(y), exact, rtol=0, atol=1e-4)
+
+
+@DTYPE
+@pytest.mark.parametrize("exact", [False, True], ids=["tanh", "exact"])
+def test_gelu(gpu, plain, dtype, exact):
+    x = np.concatenate([np.linspace(-12, 12, 99), [0.0, 150.0, -150.0, np.inf, -np.inf, np.nan, 3e38]]).astype(dtype)
+    y, back = served(gpu, gelu)(gpu, gpu.asarray(x), exact)
+    expected, plain_back = gelu(plain, x, exact)
+    for found, wanted in ((y, expected), (back(gpu.asarray(np.ones_like(x))), plain_back(np.ones_like(x)))):
+        eps = 16 * float(np.finfo(dtype).eps)
+        np.testing.assert_allclose(gpu.asnumpy(found), wanted, rtol=eps, atol=eps)
+
+
+@DTYPE
+@pytest.mark.parametrize("shape", [(2, 3), (2, 1, 4)], ids=str)
+def test_cross_entropy_on_any_axes(gpu, dtype, shape):
+    rng = np.random.default_rng(0)
+    scores, labels = rng.normal(size=(*shape, 11)).astype(dtype), rng.integers(0, 11, shape).astype("int32")
+    found = served(gpu, cross_entropy)(gpu.asarray(scores), gpu.asarray(labels))
+    for one, other in zip(found, cross_entropy(scores, labels), strict=True):
+        np.testing.assert_allclose(gpu.asnumpy(one), other, rtol=0, atol=8 * np.finfo(dtype).eps)
 
 
 def test_batches_of_products(gpu):

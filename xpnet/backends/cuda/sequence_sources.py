@@ -87,7 +87,7 @@ extern "C" __global__ void features(const T* x, const T* gamma, const T* beta, d
     rest = sum_of_warp(rest) / T(n);
     const T by = T(1) / sqrt(sum_of_warp(squares) / T(n) - rest * rest + T(eps));
     EACH(k, n) {
-      d[k] *= by;
+      d[k] = (d[k] - rest) * by;
       to[k] = d[k] * gamma[k] + beta[k];
     }
     if ((threadIdx.x & 31) == 0) scale[row] = by;
