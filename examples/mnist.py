@@ -125,25 +125,29 @@ def train(args: argparse.Namespace, net: xn.Layer, **settings: Any) -> None:
     if args.save:
         model.save(args.save)
     if args.json:
-        result = {
-            "backend": backend.name,
-            "device": str(backend.device),
-            "versions": {"python": platform.python_version(), "xpnet": xn.__version__, backend.name: backend.version},
-            "settings": vars(args),
-            "history": history,
-            "test_accuracy": test["accuracy"],
-            "train_seconds": train_seconds,
-            "total_seconds": time.perf_counter() - started,
-        }
-        with open(args.json, "w") as file:
-            json.dump(result, file, indent=2)
+        report(args, backend, history, {"test_accuracy": test["accuracy"], "train_seconds": train_seconds})
+
+
+def report(args: argparse.Namespace, backend: xn.Backend, history: xn.History, found: dict[str, float]) -> None:
+    """Write settings, versions, history and results as JSON."""
+    result = {
+        "backend": backend.name,
+        "device": str(backend.device),
+        "versions": {"python": platform.python_version(), "xpnet": xn.__version__, backend.name: backend.version},
+        "settings": vars(args),
+        "history": history,
+        **found,
+        "total_seconds": time.perf_counter() - started,
+    }
+    with open(args.json, "w") as file:
+        json.dump(result, file, indent=2, default=str)
 
 
 def main(program: Callable[[], None]) -> None:
     """Run a program; end with one line for what went wrong with its input, its device or its numbers."""
     try:
         program()
-    except (xn.BackendError, xn.DataError, xn.NonFiniteError, xn.CheckpointError, OSError) as error:
+    except (xn.BackendError, xn.DataError, xn.ShapeError, xn.NonFiniteError, xn.CheckpointError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -17,6 +17,9 @@ from xpnet.generation import generate
 from xpnet.layers import (
     ELU,
     GELU,
+    GRU,
+    LSTM,
+    RNN,
     AvgPool2d,
     BatchNorm,
     Channels,
@@ -91,6 +94,9 @@ from xpnet.version import __version__ as __version__
 __all__ = [
     "ELU",
     "GELU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "SGD",
     "Adam",
     "AdamW",

@@ -107,7 +107,8 @@ class _Writer:
         size = np.max(np.abs(whole), initial=1.0)
         if not np.allclose(alone, whole, rtol=0.0, atol=1e-3 * size, equal_nan=True):
             reason = "read one by one its tokens score otherwise than together"
-            raise ValueError(f"{self.model.net} cannot write, {reason}: use layers that look back alone, and keep")
+            remedy = "across positions use layers that look back alone: causal attention, RNN, GRU, LSTM"
+            raise ValueError(f"{self.model.net} cannot write, {reason}: {remedy}")
 
 
 @lru_cache(maxsize=8)

@@ -83,6 +83,7 @@ class Model(Assembly):
         progress: bool | None = None,
         checkpoint: str | PathLike[str] | None = None,
         every: int | None = None,
+        accumulate: int = 1,
     ) -> History:
         """Train for some epochs on x (N, …) and y (N, …), and return their History. Where the network begins with
         `Parallel`, x may be a tuple of inputs.
@@ -95,11 +96,15 @@ class Model(Assembly):
         `checkpoint` is a file to which the model is saved after each epoch, and within it after every `every` steps or
         a few more. If training is cut off, `xn.load(checkpoint).resume(x, y)` goes on, to the same bits.
 
+        `accumulate` K makes one step of K batches, whose gradients are added up: the step of a batch K times as large,
+        in the memory of one. Losses are weighed by samples, so one that leaves some out (`ignore_index`) is their mean.
+        BatchNorm and dropout see each of the K by itself.
+
         DataError, ShapeError, TypeError for data that does not fit; NonFiniteError, naming step and layer, as soon as a
         loss, a gradient or a rate is not finite: θ is then what it was before that step, and `resume` begins there.
         """
         epochs, batch_size = door.check_settings(epochs, batch_size)
-        run = Run(self.epoch, self.epoch + epochs, batch_size)
+        run = Run(self.epoch, self.epoch + epochs, batch_size, door.count("accumulate", accumulate))
         return self._train(run, x, y, validation, callbacks, progress, checkpoint, every)
 
     def resume(

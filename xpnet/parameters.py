@@ -77,6 +77,19 @@ class Normal:
         return rng.normal(0.0, self.scale, shape)
 
 
+@dataclass(frozen=True)
+class Uniform:
+    """An initializer: U(−bound, bound)."""
+
+    bound: float
+
+    def __post_init__(self) -> None:
+        settle(self, bound=number("Uniform", "bound", self.bound, least=0))
+
+    def __call__(self, rng: np.random.Generator, shape: Shape) -> np.ndarray:
+        return rng.uniform(-self.bound, self.bound, shape)
+
+
 INITIALIZERS: dict[str, Initializer] = {"normal": normal, "glorot": glorot, "he": he, "zeros": zeros}
 
 

@@ -37,6 +37,16 @@ def step_key(seed: int, step: int) -> int:
     return int.from_bytes(blake2b(b"%d/%d" % (seed, step), digest_size=4).digest(), "little", signed=True)
 
 
+def part_key(xp: Namespace, key: int | Array, part: int) -> int | Array:
+    """Return the key of one part of a step whose batch is computed in parts: that of the first is the step's."""
+    if part == 0:
+        return key
+    own = key ^ (digest(f"part/{part}", 32) - 2**31)
+    if isinstance(own, int):
+        return int(hash32(np.asarray([own], dtype=np.int32))[0])
+    return hash32(xp.reshape(own, (1,)))[0, ...]
+
+
 def mask_key(key: int | Array | None, who: str) -> int | Array:
     """Return the key of a mask: an integer brought into [−2³¹, 2³¹), an array as it is; ValueError for None."""
     if key is None:

@@ -28,12 +28,16 @@ from xpnet.layers.linear import Linear
 from xpnet.layers.normalization import BatchNorm, GroupNorm, LayerNorm, RMSNorm
 from xpnet.layers.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d, Upsample
 from xpnet.layers.recompute import Recompute
+from xpnet.layers.recurrent import GRU, LSTM, RNN
 from xpnet.layers.sequences import Masked, Pooled
 from xpnet.layers.shape import Channels, Flatten, Scale
 
 __all__ = [
     "ELU",
     "GELU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "AvgPool2d",
     "BatchNorm",
     "Channels",

@@ -209,3 +209,7 @@ class TransformerBlock(Sequential):
         )
         settle(self, n=part.n, heads=part.heads, causal=part.causal, dropout=part.dropout, rotary=part.rotary)
         settle(self, hidden=hidden if hidden is None else wide)
+
+    def __str__(self) -> str:
+        causal = ", causal" if self.causal else ""
+        return f"TransformerBlock({self.n}, {self.heads}{causal})"

@@ -220,15 +220,19 @@ class Layer(ABC):
             raise ShapeError(f"theta must be a vector of {self.size} numbers, got shape {tuple(theta.shape)}")
         if isinstance(theta, tuple) and len(theta) != len(self.layout):
             raise ShapeError(f"theta must have {len(self.layout)} windows, got {len(theta)}")
-        if not self.layout or (not several and x.dtype == first.dtype and not self.tokens()):
+        if not self.layout or (not several and x.dtype == first.dtype and not self._tokens):
             return x
         if not several:
-            return _as_read(backend, x, first, self.tokens())
+            return _as_read(backend, x, first, self._tokens)
         return tuple(_as_read(backend, part, first, self.tokens(k)) for k, part in enumerate(x))
 
     @cached_property
     def _carried(self) -> frozenset[str]:
         return frozenset(p.name for p in self.buffers())
+
+    @cached_property
+    def _tokens(self) -> int:
+        return self.tokens()
 
     @cached_property
     def _shapes_seen(self) -> set[Shape]:

@@ -69,11 +69,13 @@ class Loop:
 
     def _epoch(self, bar: Bar, interrupt: Interrupt) -> bool:
         """Train over the rest of the epoch's samples; return whether it was finished, and add it to the history."""
-        run, n, step = self.run, len(self.source), self.holder.step.on(self.source)
+        run, n = self.run, len(self.source)
+        step = self.holder.step.on(self.source, run.batch_size if run.accumulate > 1 else None)
         order = self.source.order(step.seed, self.holder.state.epoch)
         work = step.work(self.source.x)
         bar.advance(run.position, {})
-        for block in batches.batches(order[run.position :], run.batch_size, step.net.size, work):
+        size = run.batch_size * run.accumulate
+        for block in batches.batches(order[run.position :], size, step.net.size, work):
             with self.holder:
                 self._block(step, block)
             bar.advance(block.size, self._means(step))

@@ -35,6 +35,8 @@ class Run:
     until: int
     """Epochs that will be done after it."""
     batch_size: int
+    accumulate: int = 1
+    """Batches whose gradients make one step."""
     data: str | None = None
     """The digest of the training data, where a checkpoint is kept."""
     position: int = 0

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
+from operator import add
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from xpnet.losses import Loss
 from xpnet.metrics import Metric
 from xpnet.optimizers import Optimizer
 from xpnet.parameters import Parts, choose, split
-from xpnet.training.diagnosis import RULE, diagnose
+from xpnet.training.diagnosis import NORM, RULE, diagnose
 from xpnet.training.state import State
 from xpnet.training.trial import fitting_metrics
 
@@ -52,6 +53,8 @@ class Step:
     dtype: str
     frozen: tuple[str, ...] = ()
     """Patterns of the parameters that keep their bits, such as `"0.*"`."""
+    micro: int | None = None
+    """Samples that go forward and backward together, if not the whole batch: gradients are added up over all."""
     compiled: Callable[..., Any] | None = field(default=None, repr=False)
     """K steps as the backend compiles them, if another step has them already."""
     measures: Mapping[str, Metric] | None = field(default=None, repr=False)
@@ -144,15 +147,35 @@ class Step:
     def one(self, carry: Any, fixed: Any, x: Any) -> tuple[Any, tuple[Array, ...]]:
         """Do one step, as the backend compiles it: gather, forward, loss, backward, update."""
         (theta, slots, buffers, alive), (index, key, row) = carry, x
-        batch, target = self.batch(fixed, index)
-        new_buffers = dict(buffers)
-        prediction, backward = self.net(theta, batch, True, key=key, buffers=new_buffers, backend=self.backend)
-        loss, dprediction = self.backend.native(self.loss)(prediction, target)
-        theta, slots, norm, alive = self.update(theta, backward(dprediction), slots, row, alive, loss)
-        values = [metric(prediction, target) for metric in self.measured.values()]
+        new_buffers, find = dict(buffers), self.gradient if self.micro is None else self.accumulated
+        gradient, loss, *values = find(theta, new_buffers, fixed, index, key)
+        theta, slots, norm, alive = self.update(theta, gradient, slots, row, alive, loss)
         if buffers:
             buffers = {name: self.backend.xp.where(alive, new, buffers[name]) for name, new in new_buffers.items()}
         return (theta, slots, buffers, alive), (loss, norm, *values)
+
+    def gradient(
+        self, theta: Vector, buffers: dict[str, Array], fixed: Any, index: Array, key: Any, share: float = 1.0
+    ) -> list[Any]:
+        """Return the gradient of some samples' loss times their share, loss and metrics; buffers are rebound."""
+        batch, target = self.batch(fixed, index)
+        prediction, backward = self.net(theta, batch, True, key=key, buffers=buffers, backend=self.backend)
+        loss, dprediction = self.backend.native(self.loss)(prediction, target)
+        gradient = backward(dprediction if share == 1.0 else dprediction * share)
+        return [gradient, loss, *(metric(prediction, target) for metric in self.measured.values())]
+
+    def accumulated(self, theta: Vector, buffers: dict[str, Array], fixed: Any, index: Array, key: Any) -> list[Any]:
+        """Return the same of a batch that goes forward and backward `micro` samples at a time, weighed by number."""
+        n = index.shape[0]
+        total: list[Any] = []
+        for k, start in enumerate(range(0, n, self.micro or n)):
+            rows = index[start : min(start + (self.micro or n), n)]
+            share = rows.shape[0] / n
+            own = random.part_key(self.backend.xp, key, k)
+            gradient, *values = self.gradient(theta, buffers, fixed, rows, own, share)
+            part = [gradient, *(value * share for value in values)]
+            total = [each(add, a, b) for a, b in zip(total, part, strict=True)] if total else part
+        return total
 
     def update(
         self, theta: Vector, gradient: Vector, slots: tuple[Vector, ...], row: Sequence[Any], alive: Any, loss: Any
@@ -174,10 +197,15 @@ class Step:
         numbers: Callable[..., tuple[Array, Array]] = self.backend.native(gather)  # of tokens it would make numbers
         x, y = fixed
         if not isinstance(x, tuple):
-            return (gather if self.net.tokens() else numbers)(self.backend.xp, x, y, index, self.dtype)
+            return (gather if self._tokens else numbers)(self.backend.xp, x, y, index, self.dtype)
         takes = (gather if self.net.tokens(k) else numbers for k in range(len(x)))
         pairs = [take(self.backend.xp, part, y, index, self.dtype) for take, part in zip(takes, x, strict=True)]
         return tuple(part for part, _ in pairs), pairs[0][1]
+
+    @cached_property
+    def _tokens(self) -> int:
+        """How many different tokens x holds; 0 for numbers."""
+        return self.net.tokens()
 
     @at_work
     def many(self, state: State, source: Arrays, block: np.ndarray) -> Outcome:
@@ -198,13 +226,23 @@ class Step:
         if good == len(finite):
             return Outcome(new, values, problem)
         new = new._replace(alive=self.backend.asarray(True))
-        batch = self.batch(fixed, self.backend.asarray(block[good]))
-        place, remedy = diagnose(self.net, self.loss, new.theta, new.buffers, *batch, keys[good], self.backend)
+        place, remedy = self._diagnosed(new, fixed, block[good], keys[good])
         loss, norm = values[:2, good]
         what = f"the gradient's norm became {_word(norm)}" if np.isfinite(loss) else f"loss became {_word(loss)}"
         what = "the update became NaN or infinite" if place == RULE else what
         problem = f"{what} at {_place(new)}: first non-finite value in {place}; theta is as it was before: {remedy}"
         return Outcome(new, values[:, :good], problem)
+
+    def _diagnosed(self, state: State, fixed: Any, rows: np.ndarray, key: int) -> tuple[str, str]:
+        """Return where a batch that is not sound first went wrong, and a remedy."""
+        size, found = self.micro or len(rows), ("", "")
+        for k, start in enumerate(range(0, len(rows), size)):
+            batch = self.batch(fixed, self.backend.asarray(rows[start : start + size]))
+            own = random.part_key(self.backend.xp, key, k)
+            found = diagnose(self.net, self.loss, state.theta, state.buffers, *batch, own, self.backend)
+            if found[0] not in (NORM, RULE):
+                break
+        return found
 
     def _rows(self, state: State, count: int) -> tuple[list[tuple[float, ...]], str | None]:
         """Return the numbers of each step, up to the first whose rate is not usable, and what is wrong with that."""
@@ -241,20 +279,20 @@ class Step:
         """The network's output, compiled: f(θ, x, buffers)."""
         return self.backend.jit(lambda theta, x, buffers: self.net(theta, x, buffers=buffers, backend=self.backend)[0])
 
-    def on(self, source: Arrays) -> "Step":
+    def on(self, source: Arrays, micro: int | None = None) -> "Step":
         """Return the step for certain data: its metrics begin at the network's own threshold, and R² knows the targets.
 
-        The same targets give the same step, with all that was compiled for it.
+        The same targets, and as many samples at a time, give the same step, with all that was compiled for it.
         """
         measures = self._fitting
         if metrics.r2 in measures.values():
             measures = {name: metrics.for_data(metric, source.targets) for name, metric in measures.items()}
-        if measures == self.metrics:
+        if measures == self.metrics and micro == self.micro:
             return self
-        if measures not in (known := [step.measures for step in self._others]):
-            self._others.append(replace(self, measures=measures))
+        if (measures, micro) not in (known := [(step.measures, step.micro) for step in self._others]):
+            self._others.append(replace(self, measures=measures, micro=micro))
             return self._others[-1]
-        return self._others[known.index(measures)]
+        return self._others[known.index((measures, micro))]
 
     @cached_property
     def _fitting(self) -> Mapping[str, Metric]:

@@ -1,4 +1,4 @@
-"""Activations of many operations on NumPy, a part at a time: what is between stays in the processor's cache."""
+"""Activations on NumPy, in as few passes as they take: what is between stays in the processor's cache."""
 
 import math
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.arrays import Array
+from xpnet.arrays import Array, Namespace
 
 BLOCK = 1 << 14
 """Numbers of a part."""
@@ -40,3 +40,14 @@ def gelu(backend: Any, x: Array, exact: bool) -> tuple[Array, Callable[[Array], 
         t *= low
         t *= 0.5
     return y.reshape(x.shape), lambda dy: dy * slope.reshape(x.shape)
+
+
+def sigmoid(xp: Namespace, x: Array) -> Array | None:
+    """1 / (1 + e^−x), x at least so large that e^−x is finite."""
+    if not x.ndim:
+        return None
+    s = np.maximum(x, x.dtype.type(-700.0 if x.dtype.itemsize == 8 else -87.0))
+    np.negative(s, out=s)
+    np.exp(s, out=s)
+    s += s.dtype.type(1.0)
+    return np.reciprocal(s, out=s)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -56,8 +57,22 @@ def afresh(held: Any, dy: Array) -> Any:
     return jax.lax.optimization_barrier((held, dy))
 
 
+def sigmoid(xp: Namespace, x: Array) -> Array:
+    """1 / (1 + e^−x)"""
+    return jax.nn.sigmoid(x)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 5))
+def scan(backend: Any, step: Any, carry: Any, fixed: Any, xs: Any, reverse: bool) -> tuple[Any, Any]:
+    """carry, yₜ = step(carry, fixed, xₜ): one program, compiled once for a layer and the shapes."""
+    done: tuple[Any, Any] = jax.lax.scan(lambda carry, x: step(backend, carry, fixed, x), carry, xs, reverse=reverse)
+    return done
+
+
 FORMS: Forms = {
+    "xpnet.arrays.sigmoid": sigmoid,
     "xpnet.layers.embedding.scatter_rows": scatter_rows,
     "xpnet.layers.attention.attention": attention,
     "xpnet.layers.recompute.afresh": afresh,
+    "xpnet.layers.scan.scan": scan,
 }

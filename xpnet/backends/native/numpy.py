@@ -3,6 +3,7 @@
 from xpnet.backends.native import Forms, activations, convolution, normalization, pooling, sequences
 
 FORMS: Forms = {
+    "xpnet.arrays.sigmoid": activations.sigmoid,
     "xpnet.layers.patches.convolve": convolution.convolve,
     "xpnet.layers.patches.convolve_input": convolution.convolve_input,
     "xpnet.layers.patches.convolve_weight": convolution.convolve_weight,

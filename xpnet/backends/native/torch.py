@@ -154,9 +154,15 @@ def attention(
     return y, back
 
 
+def sigmoid(xp: Namespace, x: Array) -> Array:
+    """1 / (1 + e^−x)"""
+    return torch.sigmoid(x)
+
+
 FORMS: Forms = {
     "xpnet.layers.normalization.standardize_features": standardize_features,
     "xpnet.layers.activations.gelu": gelu,
+    "xpnet.arrays.sigmoid": sigmoid,
     "xpnet.layers.embedding.scatter_rows": scatter_rows,
     "xpnet.layers.attention.attention": attention,
     "xpnet.layers.patches.convolve": convolve,
