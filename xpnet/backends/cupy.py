@@ -34,8 +34,10 @@ from xpnet.errors import BackendError
 NATIVE = {
     "xpnet.arrays.sum_rows": "images.sum_rows",
     "xpnet.data.batches.gather": "kernels.gather",
+    "xpnet.layers.activations.gelu": "sequences.gelu",
     "xpnet.layers.attention.attention": "sequences.attention",
     "xpnet.layers.embedding.scatter_rows": "sequences.scatter_rows",
+    "xpnet.layers.normalization.standardize_features": "sequences.standardize_features",
     "xpnet.layers.normalization.standardize_rows": "images.standardize_rows",
     "xpnet.layers.patches.convolve": "images.convolve",
     "xpnet.layers.patches.convolve_gradients": "images.convolve_gradients",

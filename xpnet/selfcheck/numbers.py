@@ -14,17 +14,22 @@ from xpnet.layers import (
     GELU,
     AvgPool2d,
     BatchNorm,
-    Context,
     Conv2d,
     ConvTranspose2d,
     Dropout,
+    Embedding,
     Flatten,
     GroupNorm,
     Layer,
+    LayerNorm,
     LeakyReLU,
     Linear,
+    Masked,
     MaxPool2d,
+    MultiHeadAttention,
     Parallel,
+    Pooled,
+    Positions,
     ReLU,
     Residual,
     Scale,
@@ -33,6 +38,8 @@ from xpnet.layers import (
     SiLU,
     Softmax,
     Tanh,
+    Tied,
+    TransformerBlock,
 )
 from xpnet.optimizers import (
     SGD,
@@ -50,8 +57,9 @@ from xpnet.optimizers import (
     rmsprop,
     sgd,
 )
-from xpnet.parameters import Shape, split
+from xpnet.parameters import Shape
 from xpnet.testing import gradcheck, gradcheck_loss
+from xpnet.testing.trial import draw_trial
 
 Figures = dict[str, Any]
 
@@ -60,7 +68,7 @@ ELEMENTWISE, PRODUCT, STEPS = 64, 256, 4096
 hundreds, for a hundred optimizer steps. They allow for fused multiply-add, for sums in another order, and for
 subnormal numbers that are flushed to zero."""
 
-LAYERS: list[tuple[Layer, Shape]] = [
+LAYERS: list[tuple[Layer, Any]] = [
     (Linear(7, 5), (6, 7)),
     (Linear(7, 5, bias=False), (6, 7)),
     (ReLU(), (4, 9)),
@@ -86,7 +94,12 @@ LAYERS: list[tuple[Layer, Shape]] = [
     (AvgPool2d(2), (3, 7, 6, 4)),
     (BatchNorm(5), (4, 3, 2, 5)),
     (GroupNorm(2, 6), (4, 3, 2, 6)),
+    (Embedding(5, 3), (4, 6)),
+    (MultiHeadAttention(6, 2, causal=True, dropout=0.2), (3, 5, 6)),
+    (Masked(MultiHeadAttention(6, 3, rotary=True), Pooled()), ((3, 5, 6), (3, 5))),
+    (Tied(Embedding(7, 6), Positions(8, 6), TransformerBlock(6, 2, causal=True), LayerNorm(6)), (3, 5)),
 ]
+"""With the shapes of what they are given; where that is two inputs, of both."""
 LARGE: tuple[Layer, Shape] = (Sequential(Linear(784, 130), ReLU(), Linear(130, 10)), (128, 784))
 
 OPTIMIZERS: list[Optimizer] = [
@@ -165,17 +178,18 @@ def figures(errors: Sequence[float], tolerance: float) -> Figures:
 def layers(backend: Backend, quick: bool) -> Figures:
     """Each layer's value and gradients, in both precisions and through the fused forms, against NumPy."""
     errors = []
-    for layer, shape in [*LAYERS, LARGE]:
+    for dtype in dtypes(quick):
+        for layer, shape in [*LAYERS, LARGE]:
 
-        def task(one: Backend, array: Any, rng: Any, layer: Layer = layer, shape: Shape = shape) -> Sequence[Array]:
-            theta, x = array(rng.normal(0.0, 0.3, layer.size)), array(rng.normal(size=shape))
-            params = split(one.xp, theta, layer.layout)
-            y, pullback = layer.forward(params, x, Context(one, training=True, key=12345, path="3"))
-            outs, finish = one.join(theta, layer.layout)
-            dx, gradients = pullback(array(rng.normal(size=y.shape)), True, outs)
-            return y, dx, finish(gradients)
+            def task(one: Backend, array: Any, rng: Any, made: Any = (layer, shape, dtype)) -> Sequence[Array]:
+                layer, shape, dtype = made
+                trial = draw_trial(layer, shape, one, dtype, training=True, key=12345)
+                y, pullback = trial.forward(*trial.arguments().values())
+                outs, finish = one.join(trial.theta, layer.layout)
+                found = pullback(trial.dy, True, outs)
+                return y, *found[: trial.moving], finish(found[trial.moving :])
 
-        errors += [against_numpy(backend, dtype, task, PRODUCT, layer) for dtype in dtypes(quick)]
+            errors.append(against_numpy(backend, dtype, task, PRODUCT, layer))
     return figures(errors, PRODUCT)
 
 

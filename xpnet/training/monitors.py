@@ -11,8 +11,8 @@ from xpnet.training.history import History
 if TYPE_CHECKING:
     from xpnet.model import Model
 
-SMALLER = ("loss", "zero_one", "mean_absolute_error", "gradient_norm", "max_weight", "seconds")
-LARGER = ("accuracy", "binary_accuracy", "r2")
+SMALLER = ("loss", "perplexity", "zero_one", "mean_absolute_error", "gradient_norm", "max_weight", "seconds")
+LARGER = ("accuracy", "binary_accuracy", "top_k", "r2")
 """What is recorded by itself, and whether it is better small or large."""
 
 
