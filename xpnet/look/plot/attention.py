@@ -107,8 +107,8 @@ def _maps(model: "Model", sequence: np.ndarray, layer: int | str | None) -> dict
 
 def _named(ax: Axes, names: Sequence[str], side: float) -> None:
     """Name the positions at both axes of a map of this side in inches, as many as there is room for."""
-    apart = -(-len(names) * LETTER // side)  # of so many one is named
-    places = range(0, len(names), int(apart))
+    apart = -(-len(names) // max(round(side / LETTER), 1))  # one of so many is named
+    places = range(0, len(names), apart)
     shown = [names[k] for k in places]
     upright = 90 if max(map(len, shown)) > 2 else 0
     ax.set_xticks(places, shown, fontsize="x-small", rotation=upright)
