@@ -1,4 +1,4 @@
-"""xpnet.look.plot.attention: the maps are the weights of the forward pass on any backend, wrong use is told in a line."""
+"""xpnet.look.plot.attention: the maps are the weights of the forward pass, and wrong use is told in one line."""
 
 import numpy as np
 import pytest
