@@ -261,6 +261,20 @@ def asnumpy(array):
     return np.array(array.host)
 
 
+copies = []  # what was copied so that it lies in one piece
+
+
+def ascontiguousarray(array):
+    if array.flags.c_contiguous:
+        return array
+    copies.append(array.shape)
+    return operate(np.array, array, order="C")
+
+
+def broadcast_to(array, shape):
+    return ndarray(np.broadcast_to(array.host, shape), array.device.id)
+
+
 def matmul(a, b, out=None):
     if tape is not None:
         raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")
@@ -446,7 +460,12 @@ def by_columns(address, rows, columns, ld, dtype):
 
 
 def play(p, a, b, d, vector, mask):
-    """D = op(A) op(B), then the epilogue, in the order in which cublasLt.h describes it."""
+    """D = op(A) op(B), then the epilogue, in the order in which cublasLt.h describes it; a batch one by one."""
+    if p.batch > 1:
+        steps = [step * np.dtype(p.dtype).itemsize for step in p.steps]
+        for k in range(p.batch):
+            play(p._replace(batch=1), *(x + k * step for x, step in zip((a, b, d), steps, strict=True)), vector, mask)
+        return
     first, second, out = (by_columns(x, *sizes, p.dtype) for x, sizes in zip((a, b, d), p.layouts(), strict=True))
     first, second = (first.T if p.transpose_a else first), (second.T if p.transpose_b else second)
     assert (first.shape, second.shape) == ((p.m, p.k), (p.k, p.n))
@@ -471,6 +490,12 @@ def play(p, a, b, d, vector, mask):
     out[...] = result
 
 
+def plain(room):
+    """Return what leaves all of a room's functions to the plain forms."""
+    names = (name.removeprefix(room) for name in NATIVE.values() if name.startswith(room))
+    return SimpleNamespace(**dict.fromkeys(names, lambda *arguments: None))
+
+
 class FakeBackend(CupyBackend):
     """A CupyBackend on the fake. `lt=False`: cuBLASLt could not be loaded; `lacks`: epilogues that it cannot do."""
 
@@ -483,8 +508,12 @@ class FakeBackend(CupyBackend):
     @cached_property
     def images(self):
         """No kernels for images: the plain forms serve. The stand-in driver runs the kernels."""
-        names = (name.partition(".")[2] for name in NATIVE.values() if name.startswith("images."))
-        return SimpleNamespace(**dict.fromkeys(names, lambda *arguments: None))
+        return plain("images.")
+
+    @cached_property
+    def sequences(self):
+        """Nor for sequences."""
+        return plain("sequences.")
 
     def describe(self):
         return "a fake GPU"

@@ -31,6 +31,7 @@ CONSTANTS = [
     *[(f"CUBLAS_{n}", n) for n in vars(cublaslt) if n.startswith(("COMPUTE_", "OP_"))],
     *[(f"CUDA_{n}", n) for n in vars(cublaslt) if n.startswith("R_")],
     *[(f"CUBLASLT_MATMUL_{n}", n) for n in vars(cublaslt) if n.startswith(("DESC_", "PREF_"))],
+    *[(f"CUBLASLT_MATRIX_{n}", n) for n in vars(cublaslt) if n.startswith("LAYOUT_")],
     *[(f"CUBLASLT_{n}", n) for n in vars(cublaslt) if n.startswith(("EPILOGUE_", "REDUCTION_"))],
 ]
 
@@ -107,10 +108,12 @@ def test_what_an_operation_says_can_be_read_back(lt):
         assert (written.value, found.value) == (size, value), attribute
 
 
-def test_layouts_can_be_read_back(lt):
+@pytest.mark.parametrize(("batch", "step"), [(1, 0), (7, 0), (24, 2**40)])
+def test_layouts_can_be_read_back(lt, batch, step):
     for rows, columns, ld in PRODUCT.layouts():
-        layout, written = lt.layout("float64", rows, columns, ld), ctypes.c_size_t()
-        for attribute, size, value in ((0, 4, cublaslt.R_64F), (2, 8, rows), (3, 8, columns), (4, 8, ld)):
+        layout, written = lt.layout("float64", rows, columns, ld, batch, step), ctypes.c_size_t()
+        one = (0, 4, cublaslt.R_64F), (2, 8, rows), (3, 8, columns), (4, 8, ld)
+        for attribute, size, value in (*one, (5, 4, batch), (6, 8, step)):
             found = ctypes.c_uint64(0)
             arguments = layout, attribute, ctypes.byref(found), ctypes.c_size_t(size), ctypes.byref(written)
             assert lt.library.cublasLtMatrixLayoutGetAttribute(*arguments) == 0
@@ -166,6 +169,80 @@ def test_every_layout_multiplies(n, k, m, ta, tb, offset, padding, dtype):
     np.testing.assert_allclose(out, a @ b, rtol=1e-4, atol=1e-4)
     (what,) = engine.plans
     assert what.alignment[2] == products.alignment(out.__array_interface__["data"][0])
+
+
+OPERANDS = {
+    "one": lambda a: a[0, 0],
+    "one after the other": lambda a: a,
+    "heads of a layer": lambda a: a.transpose(0, 2, 1, 3).copy().transpose(0, 2, 1, 3),
+    "heads first": lambda a: a.swapaxes(0, 1).copy().swapaxes(0, 1),
+    "transposed": lambda a: a.swapaxes(2, 3).copy().swapaxes(2, 3),
+    "every other": lambda a: np.repeat(a, 2, axis=1)[:, ::2],
+    "backwards": lambda a: a[::-1, ::-1].copy()[::-1, ::-1],
+    "every other column": lambda a: np.repeat(a, 2, axis=3)[..., ::2],
+    "the same for all": lambda a: np.broadcast_to(a[:1, :1], a.shape),
+    "the same for all samples": lambda a: a[:1],
+    "the same for all heads": lambda a: a[:, :1],
+    "without samples": lambda a: a[0],
+}
+"""How matrices (N, H, rows, columns) may lie in memory."""
+COPIED = {"heads of a layer", "heads first", "backwards", "every other column"}
+COPIED |= {"the same for all samples", "the same for all heads", "without samples"}
+ORDINARY = "one after the other"
+
+
+@pytest.mark.parametrize("left", OPERANDS)
+@pytest.mark.parametrize("right", OPERANDS)
+def test_a_batch_is_one_product(left, right, monkeypatch):
+    rng, copies = np.random.default_rng(0), []
+    monkeypatch.setattr(fake_cupy, "copies", copies)
+    a, b = OPERANDS[left](rng.normal(size=(3, 2, 4, 5))), OPERANDS[right](rng.normal(size=(3, 2, 5, 6)))
+    engine = products.Products(fake_cupy, "float32", fake_cupy.FakeLt())
+    found = engine.multiply(device(a), device(b))
+    np.testing.assert_allclose(found.host, a @ b, rtol=1e-12)
+    assert len(engine.plans) == 1
+    if ORDINARY in (left, right):
+        assert len(copies) == (left in COPIED) + (right in COPIED)
+
+
+def test_batches_promise_the_alignment_of_every_matrix():
+    engine = products.Products(fake_cupy, "float32", fake_cupy.FakeLt())
+    a, b = np.zeros((64, 3, 3), "float32"), np.zeros((64, 3, 4), "float32")
+    engine.multiply(device(a), device(b))
+    (what,) = engine.plans
+    assert (what.batch, what.steps) == (64, (12, 9, 12))
+    assert what.alignment[1] == 4
+    assert what.alignment[0] <= 16
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "out"),
+    [
+        ((3, 4, 5), (2, 5, 6), None),
+        ((3, 4, 5), (4, 6), None),
+        ((3, 4, 5), (5,), None),
+        ((0, 4, 5), (5, 6), None),
+        ((3, 4, 0), (0, 6), None),
+        ((3, 4, 5), (5, 6), (4, 6)),
+        ((3, 4, 5), (3, 5, 6), (1, 4, 6)),
+    ],
+    ids=["batches", "lengths", "a vector", "nothing", "no terms", "one out", "a smaller out"],
+)
+def test_batches_that_it_leaves_to_cupy(a, b, out):
+    engine = products.Products(fake_cupy, "float32", fake_cupy.FakeLt())
+    a, b, out = (None if shape is None else device(np.ones(shape)) for shape in (a, b, out))
+    assert engine.multiply(a, b, out) is None
+    assert not any(engine.plans.values())
+
+
+def test_batches_go_where_they_are_wanted():
+    rng, engine = np.random.default_rng(0), products.Products(fake_cupy, "float32", fake_cupy.FakeLt())
+    a, b, room = rng.normal(size=(3, 4, 5)), rng.normal(size=(3, 5, 6)), np.zeros((3, 4, 9))
+    assert engine.multiply(device(a), device(b), device(room[:, :, 2:8])) is not None
+    np.testing.assert_allclose(room[:, :, 2:8], a @ b, rtol=1e-12)
+    assert not room[:, :, [0, 1, 8]].any()
+    scattered = np.zeros((2, 3, 4, 6)).swapaxes(0, 1)
+    assert engine.multiply(device(np.stack([a, a], 1)), device(np.stack([b, b], 1)), device(scattered)) is None
 
 
 def test_alignments_are_true():

@@ -90,7 +90,7 @@ def regression(backend, dtype):
     rng = np.random.default_rng(5)
     x, t = rng.normal(size=(40, 3)).astype(dtype), rng.random((40, 2)).astype(dtype)
     losses = xn.mean_squared_error, xn.mean_absolute_error, xn.huber, xn.binary_cross_entropy
-    optimizers = xn.SGD(0.05, weight_decay=0.01), xn.RMSProp(0.01), xn.AdamW(0.01), xn.SGD(0.1, momentum=0.9)
+    optimizers = xn.SGD(0.05, weight_decay=0.01), xn.RMSProp(0.01), xn.AdamW(0.01, amsgrad=True), xn.Lion(0.01)
     activations = xn.Tanh(), xn.Sigmoid(), xn.GELU(), xn.SiLU()
     found = []
     for loss, optimizer, activation in zip(losses, optimizers, activations, strict=True):
@@ -143,8 +143,31 @@ def two_inputs(backend, dtype):
     return [*found, home(model), np.array(model.predict(x))]
 
 
+def characters(backend, dtype):
+    """A transformer that predicts the next token, with dropout, on data of two addresses."""
+    block = xn.Recompute(xn.TransformerBlock(8, 2, causal=True, dropout=0.2))
+    net = xn.Tied(xn.Embedding(11, 8), xn.Positions(9, 8), block, xn.LayerNorm(8))
+    text = np.random.default_rng(7).integers(0, 11, (2, 24, 7)).astype(np.uint8)
+    model = xn.Model(net, xn.cross_entropy, xn.SGD(0.05, momentum=0.9), seed=3, backend=backend, dtype=dtype)
+    found = [np.array(model.fit(x[:, :-1], x[:, 1:], 3, 8)["loss"]) for x in text]
+    return [*found, home(model), np.array(model.predict(text[0][:, :-1]))]
+
+
+def padded(backend, dtype):
+    """Classes of sequences of several lengths, some of them empty, whose positions are turns and waves."""
+    block = xn.TransformerBlock(8, 2, dropout=0.2, rotary=True, hidden=12)
+    net = xn.Masked(xn.Embedding(11, 8), xn.Sinusoidal(), block, xn.Pooled(), xn.Linear(8, 3))
+    rng = np.random.default_rng(8)
+    x, mask = rng.integers(0, 11, (24, 6)), np.arange(6) < rng.integers(0, 7, 24)[:, None]
+    model = xn.Model(net, xn.cross_entropy, xn.SGD(0.05, momentum=0.9), seed=3, backend=backend, dtype=dtype)
+    loss = model.fit((x, mask), rng.integers(0, 3, 24), 3, 8)["loss"]
+    return [np.array(loss), home(model), np.array(model.predict((x, mask)))]
+
+
 ALL = {"dropout": dropout, "two models": two_models, "carries": carries, "regression": regression}
-ALL |= {"images": images, "two inputs": two_inputs}
+ALL |= {"images": images, "two inputs": two_inputs, "characters": characters, "padded": padded}
+FEW = {"images": 5, "characters": 3, "padded": 3}
+"""Those that take a second or so, and in how many orders they are tried."""
 
 
 def random_network(backend, seed):

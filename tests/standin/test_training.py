@@ -3,7 +3,7 @@
 import threading
 import warnings
 from contextlib import nullcontext
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -46,7 +46,8 @@ ORDERS = ["eager", "others", *(f"random {seed}" for seed in range(20))]
 
 
 @pytest.mark.parametrize(
-    ("name", "order"), [(name, order) for name in scenarios.ALL for order in ORDERS[: 5 if name == "images" else None]]
+    ("name", "order"),
+    [(name, order) for name in scenarios.ALL for order in ORDERS[: scenarios.FEW.get(name)]],
 )
 def test_the_order_of_work_changes_no_bit(name, order):
     kind, _, seed = order.partition(" ")
@@ -113,3 +114,25 @@ def test_a_step_of_a_convolutional_network_is_sixty_nodes():
     x, y = scenarios.bytes_and_labels(32, 72)
     model.fit(x.reshape(-1, 9, 8), y, epochs=3, batch_size=16)
     assert model.step.run.nodes_per_step == pytest.approx(60, abs=1)
+
+
+def test_a_loss_with_class_weights_is_captured():
+    """They are made once, before the capture, in which nothing can be waited for."""
+    x, y = scenarios.bytes_and_labels()
+    loss = partial(xn.cross_entropy, class_weight=[1.0, 2.0, 0.5, 1.0, 3.0], ignore_index=4, label_smoothing=0.1)
+    net = xn.Sequential(xn.Scale(1 / 255), xn.Linear(6, 5))
+    models = [xn.Model(net, loss, xn.SGD(0.1), backend=backend) for backend in ("cupy", "numpy")]
+    for model in models:
+        model.fit(x, y, epochs=4, batch_size=16)
+    assert models[0].step.run.nodes_per_step is not None
+    np.testing.assert_allclose(*map(scenarios.home, models), rtol=0, atol=1e-5)
+
+
+def test_a_step_of_a_transformer_of_one_block_is_eighty_nodes():
+    """Ten of them attention's: heads into one piece, two products and the weights; dy, four products, ds."""
+    block = xn.TransformerBlock(8, 2, causal=True)
+    net = xn.Tied(xn.Embedding(11, 8), xn.Positions(9, 8), block, xn.LayerNorm(8))
+    model = xn.Model(net, xn.cross_entropy, xn.AdamW(), backend="cupy")
+    text = scenarios.bytes_and_labels(24, 7)[0] % 11
+    model.fit(text[:, :-1], text[:, 1:], 3, 8)
+    assert model.step.run.nodes_per_step == pytest.approx(79, abs=0.5)

@@ -34,8 +34,10 @@ from xpnet.errors import BackendError
 NATIVE = {
     "xpnet.arrays.sum_rows": "images.sum_rows",
     "xpnet.data.batches.gather": "kernels.gather",
+    "xpnet.layers.activations.gelu": "sequences.gelu",
     "xpnet.layers.attention.attention": "sequences.attention",
     "xpnet.layers.embedding.scatter_rows": "sequences.scatter_rows",
+    "xpnet.layers.normalization.standardize_features": "sequences.standardize_features",
     "xpnet.layers.normalization.standardize_rows": "images.standardize_rows",
     "xpnet.layers.patches.convolve": "images.convolve",
     "xpnet.layers.patches.convolve_gradients": "images.convolve_gradients",
@@ -44,7 +46,7 @@ NATIVE = {
     "xpnet.layers.pooling.average_pool": "images.average_pool",
     "xpnet.layers.pooling.max_pool": "images.max_pool",
     "xpnet.losses.classification.cross_entropy": "kernels.cross_entropy",
-    "xpnet.optimizers.base.measure": "kernels.measure",
+    "xpnet.optimizers.finite.measure": "kernels.measure",
     "xpnet.random.bernoulli": "kernels.bernoulli",
 }
 """Functions of arrays that have kernels of their own."""

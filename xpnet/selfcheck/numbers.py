@@ -14,17 +14,22 @@ from xpnet.layers import (
     GELU,
     AvgPool2d,
     BatchNorm,
-    Context,
     Conv2d,
     ConvTranspose2d,
     Dropout,
+    Embedding,
     Flatten,
     GroupNorm,
     Layer,
+    LayerNorm,
     LeakyReLU,
     Linear,
+    Masked,
     MaxPool2d,
+    MultiHeadAttention,
     Parallel,
+    Pooled,
+    Positions,
     ReLU,
     Residual,
     Scale,
@@ -33,10 +38,28 @@ from xpnet.layers import (
     SiLU,
     Softmax,
     Tanh,
+    Tied,
+    TransformerBlock,
 )
-from xpnet.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp, adam, base, rmsprop, sgd
-from xpnet.parameters import Shape, split
+from xpnet.optimizers import (
+    SGD,
+    Adam,
+    AdamW,
+    Lion,
+    NAdam,
+    Optimizer,
+    RMSProp,
+    adam,
+    decay,
+    finite,
+    lion,
+    nadam,
+    rmsprop,
+    sgd,
+)
+from xpnet.parameters import Shape
 from xpnet.testing import gradcheck, gradcheck_loss
+from xpnet.testing.trial import draw_trial
 
 Figures = dict[str, Any]
 
@@ -45,7 +68,7 @@ ELEMENTWISE, PRODUCT, STEPS = 64, 256, 4096
 hundreds, for a hundred optimizer steps. They allow for fused multiply-add, for sums in another order, and for
 subnormal numbers that are flushed to zero."""
 
-LAYERS: list[tuple[Layer, Shape]] = [
+LAYERS: list[tuple[Layer, Any]] = [
     (Linear(7, 5), (6, 7)),
     (Linear(7, 5, bias=False), (6, 7)),
     (ReLU(), (4, 9)),
@@ -71,7 +94,12 @@ LAYERS: list[tuple[Layer, Shape]] = [
     (AvgPool2d(2), (3, 7, 6, 4)),
     (BatchNorm(5), (4, 3, 2, 5)),
     (GroupNorm(2, 6), (4, 3, 2, 6)),
+    (Embedding(5, 3), (4, 6)),
+    (MultiHeadAttention(6, 2, causal=True, dropout=0.2), (3, 5, 6)),
+    (Masked(MultiHeadAttention(6, 3, rotary=True), Pooled()), ((3, 5, 6), (3, 5))),
+    (Tied(Embedding(7, 6), Positions(8, 6), TransformerBlock(6, 2, causal=True), LayerNorm(6)), (3, 5)),
 ]
+"""With the shapes of what they are given; where that is two inputs, of both."""
 LARGE: tuple[Layer, Shape] = (Sequential(Linear(784, 130), ReLU(), Linear(130, 10)), (128, 784))
 
 OPTIMIZERS: list[Optimizer] = [
@@ -81,6 +109,9 @@ OPTIMIZERS: list[Optimizer] = [
     RMSProp(0.01),
     Adam(0.01, weight_decay=0.01),
     AdamW(schedules.cosine(0.01, steps=100), clip_norm=0.5),
+    Adam(0.01, amsgrad=True),
+    NAdam(0.01),
+    Lion(0.001, weight_decay=0.1),
 ]
 RULES: dict[Any, tuple[int, int, int]] = {
     sgd.sgd_rule: (1, 1, 1),
@@ -88,12 +119,23 @@ RULES: dict[Any, tuple[int, int, int]] = {
     sgd.nesterov_rule: (2, 1, 2),
     rmsprop.rmsprop_rule: (2, 1, 4),
     adam.adam_rule: (3, 1, 6),
-    base.shrink_rule: (1, 0, 1),
-    base.penalty_rule: (1, 1, 1),
+    adam.amsgrad_rule: (4, 1, 6),
+    nadam.nadam_rule: (3, 1, 8),
+    lion.lion_rule: (2, 1, 6),
+    decay.shrink_rule: (1, 0, 1),
+    decay.penalty_rule: (1, 1, 1),
 }
 """How many arrays of state, inputs and scalars each rule takes."""
-LABELLED, SIGNED = (losses.cross_entropy, losses.negative_log_likelihood), (losses.hinge, losses.perceptron)
-MEASURED = (losses.binary_cross_entropy, losses.mean_squared_error, losses.mean_absolute_error, losses.huber)
+LABELLED = (losses.cross_entropy, losses.negative_log_likelihood, losses.focal)
+SIGNED = (losses.hinge, losses.perceptron)
+MEASURED = (
+    losses.binary_cross_entropy,
+    losses.mean_squared_error,
+    losses.mean_absolute_error,
+    losses.huber,
+    losses.poisson,
+    losses.kl_divergence,
+)
 
 
 def worst(found: Sequence[np.ndarray], expected: Sequence[np.ndarray], multiple: float, what: object) -> float:
@@ -136,17 +178,18 @@ def figures(errors: Sequence[float], tolerance: float) -> Figures:
 def layers(backend: Backend, quick: bool) -> Figures:
     """Each layer's value and gradients, in both precisions and through the fused forms, against NumPy."""
     errors = []
-    for layer, shape in [*LAYERS, LARGE]:
+    for dtype in dtypes(quick):
+        for layer, shape in [*LAYERS, LARGE]:
 
-        def task(one: Backend, array: Any, rng: Any, layer: Layer = layer, shape: Shape = shape) -> Sequence[Array]:
-            theta, x = array(rng.normal(0.0, 0.3, layer.size)), array(rng.normal(size=shape))
-            params = split(one.xp, theta, layer.layout)
-            y, pullback = layer.forward(params, x, Context(one, training=True, key=12345, path="3"))
-            outs, finish = one.join(theta, layer.layout)
-            dx, gradients = pullback(array(rng.normal(size=y.shape)), True, outs)
-            return y, dx, finish(gradients)
+            def task(one: Backend, array: Any, rng: Any, made: Any = (layer, shape, dtype)) -> Sequence[Array]:
+                layer, shape, dtype = made
+                trial = draw_trial(layer, shape, one, dtype, training=True, key=12345)
+                y, pullback = trial.forward(*trial.arguments().values())
+                outs, finish = one.join(trial.theta, layer.layout)
+                found = pullback(trial.dy, True, outs)
+                return y, *found[: trial.moving], finish(found[trial.moving :])
 
-        errors += [against_numpy(backend, dtype, task, PRODUCT, layer) for dtype in dtypes(quick)]
+            errors.append(against_numpy(backend, dtype, task, PRODUCT, layer))
     return figures(errors, PRODUCT)
 
 
@@ -159,7 +202,7 @@ def all_losses(backend: Backend, quick: bool) -> Figures:
             scores, targets = rng.normal(size=(300, 11)), rng.uniform(0.01, 0.99, (300, 11))
             labels = one.asarray(rng.integers(0, 11, 300).astype(np.int32))
             if loss in LABELLED:
-                prediction, target = array(scores if loss is losses.cross_entropy else targets), labels
+                prediction, target = array(targets if loss is losses.negative_log_likelihood else scores), labels
             else:
                 prediction, target = array(scores), array(np.sign(targets - 0.5) if loss in SIGNED else targets)
             result: Sequence[Array] = one.native(loss)(prediction, target)
@@ -245,8 +288,8 @@ def batches(backend: Backend, quick: bool) -> Figures:
         y, index = array(rng.normal(size=(500, 2))), one.asarray(rng.permutation(500)[:130].astype(np.int32))
         rows, targets = one.native(gather)(one.xp, x, y, index, "float32")
         gradient = array(rng.normal(size=100_003))
-        norm, alive = one.native(base.measure)(one.xp, gradient, None, None)
-        overflow, _ = one.native(base.measure)(one.xp, gradient * 1e30, alive, norm)
+        norm, alive = one.native(finite.measure)(one.xp, gradient, None, None)
+        overflow, _ = one.native(finite.measure)(one.xp, gradient * 1e30, alive, norm)
         return one.xp.astype(rows, one.xp.float32), targets, norm, overflow
 
     return figures([against_numpy(backend, "float32", task, PRODUCT, "gather and norm")], PRODUCT)

@@ -113,7 +113,7 @@ class Images:
         function, count = self._function("sums", "direct_weight", x.dtype.name, max(x.size, dy.size))
         numbers = _counts(grid.groups, outputs, lanes), _grid(x.shape, grid)
         function((tiles, parts), (threads,), (x, dy, count(rows), *numbers[0], *numbers[1], found))
-        return found if parts == 1 else self._columns(found).reshape(dweight.shape)
+        return found if parts == 1 else self.columns(found).reshape(dweight.shape)
 
     # Pools
 
@@ -152,7 +152,7 @@ class Images:
 
     def sum_rows(self, xp: Any, x: Array) -> Array | None:
         """Return the sum over all axes but the last."""
-        return self._columns(self._whole(x).reshape(-1, x.shape[-1])) if serves(x) else None
+        return self.columns(self._whole(x).reshape(-1, x.shape[-1])) if serves(x) else None
 
     def standardize_rows(
         self, xp: Any, x: Array, gamma: Array, beta: Array, eps: float
@@ -162,15 +162,15 @@ class Images:
             return None
         x, empty, c = self._whole(x), self.cupy.empty, x.shape[-1]
         rows, share, small = x.reshape(-1, c), c / x.size, np.float64(eps)
-        mean = self._columns(rows, scale=share)
-        deviations = self._columns(rows, rows, mean, share)
+        mean = self.columns(rows, scale=share)
+        deviations = self.columns(rows, rows, mean, share)
         y, variance = empty(x.shape, dtype=x.dtype), empty(c, dtype=x.dtype)
         numbers = (x, mean, deviations, gamma, beta, small)
         self._turns("normalize", x.size, numbers, _counts(c), (y, variance))
 
         def backward(dy: Array, need_dx: bool) -> tuple[Array | None, tuple[Array, Array]]:
             dy = self._whole(dy)
-            found = self._columns(dy.reshape(-1, c), rows, mean)
+            found = self.columns(dy.reshape(-1, c), rows, mean)
             dx, dgamma = empty(x.shape, dtype=x.dtype) if need_dx else None, empty(c, dtype=x.dtype)
             numbers = (x, mean, variance, gamma, dy, found, small, np.float64(share))
             to = (NOTHING if dx is None else dx, dgamma)
@@ -179,7 +179,7 @@ class Images:
 
         return y, mean, variance, backward
 
-    def _columns(self, a: Array, b: Array = None, shift: Array = None, scale: float = 1.0) -> Array:
+    def columns(self, a: Array, b: Array = None, shift: Array = None, scale: float = 1.0) -> Array:
         """Return the sums over a's rows (C,), or those and the sums of a · b (2 C,): parts of the rows, then the parts.
 
         `shift` (C,) is taken from b, and from a, if it is b.
@@ -191,7 +191,7 @@ class Images:
         pointers = (NOTHING if array is None else array for array in (b, shift))
         factor = np.float64(scale if parts == 1 else 1.0)
         function((tiles, parts), (threads,), (a, *pointers, count(rows), *_counts(c, lanes), factor, out))
-        return out.reshape(-1) if parts == 1 else self._columns(out, scale=scale)
+        return out.reshape(-1) if parts == 1 else self.columns(out, scale=scale)
 
     # Launches
 

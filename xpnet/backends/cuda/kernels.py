@@ -111,12 +111,12 @@ class Kernels:
         return norm, now
 
     def cross_entropy(self, scores: Array, labels: Array) -> tuple[Array, Array] | None:
-        """Cross-entropy of scores (N, C) and int32 labels (N,): value and gradient."""
-        fits = scores.ndim == 2 and labels.ndim == 1 and scores.shape[0] == labels.shape[0] and scores.size
-        if not fits or scores.shape[1] < 2 or not _plain(scores) or not _plain(labels, ("int32",)):
+        """Cross-entropy of scores (…, C) and int32 labels (…): value and gradient."""
+        fits = scores.ndim > 1 and labels.shape == scores.shape[:-1] and scores.size
+        if not fits or scores.shape[-1] < 2 or not _plain(scores) or not _plain(labels, ("int32",)):
             return None
-        empty, (n, c) = self.cupy.empty, scores.shape
-        gradient, value = empty((n, c), dtype=scores.dtype), empty((), dtype=scores.dtype)
+        empty, n, c = self.cupy.empty, labels.size, scores.shape[-1]
+        gradient, value = empty(scores.shape, dtype=scores.dtype), empty((), dtype=scores.dtype)
         blocks = min(-(-n // (THREADS // 32)), BLOCKS)
         partial = empty(blocks, dtype=scores.dtype)
         sizes = np.int64(n), np.int32(c), np.float64(1.0 / n)

@@ -1,7 +1,9 @@
-"""CUDA C++ for sequences: attention's weights row by row, and the sums of an embedding's rows.
+"""CUDA C++ for sequences: attention's weights and norms row by row, GELU, and the sums of an embedding's rows.
 
 No atomics: every sum has one order, so two runs give the same bits. `T` is float or double, `K` the tokens' integers.
 """
+
+from math import pi
 
 from xpnet.backends.cuda.sources import TYPES
 
@@ -25,7 +27,7 @@ __device__ T sum_of_warp(T value) {
 #define EACH_ROW(row) \\
   for (long long row = blockIdx.x * (long long)(blockDim.x >> 5) + (threadIdx.x >> 5); row < rows; \\
        row += (long long)gridDim.x * (blockDim.x >> 5))
-#define EACH_KEY(k) for (int k = threadIdx.x & 31; k < keys; k += 32)
+#define EACH(k, count) for (int k = threadIdx.x & 31; k < count; k += 32)
 """
 
 ATTENTION = """
@@ -38,14 +40,14 @@ extern "C" __global__ void attend(T* s, const T* keep, const int* mask, long lon
     const int* open = mask ? mask + row / each * keys : mask;
     const int end = causal ? (int)(row % queries) + 1 : keys;
     T top = -T(__int_as_float(0x7f800000)), total = 0;
-    EACH_KEY(k) if (k < end && (!open || open[k])) top = larger(top, p[k]);
+    EACH(k, keys) if (k < end && (!open || open[k])) top = larger(top, p[k]);
     top = largest_of_warp(top);
-    EACH_KEY(k) {
+    EACH(k, keys) {
       p[k] = k < end && (!open || open[k]) ? exp((p[k] - top) * T(scale)) : T(0);
       total += p[k];
     }
     total = sum_of_warp(total);
-    EACH_KEY(k) {
+    EACH(k, keys) {
       p[k] = total == T(0) ? T(0) : p[k] / total;                  // 0: there is nothing to read
       if (keep) kept[row * keys + k] = p[k] * keep[row * keys + k];
     }
@@ -58,14 +60,68 @@ extern "C" __global__ void attend_back(T* dp, const T* p, const T* keep, long lo
     T* d = dp + row * keys;
     const T *weights = p + row * keys, *drop = keep ? keep + row * keys : keep;
     T total = 0;
-    EACH_KEY(k) {
+    EACH(k, keys) {
       if (drop) d[k] *= drop[k];
       total += d[k] * weights[k];
     }
     total = sum_of_warp(total);
-    EACH_KEY(k) d[k] = (d[k] - total) * weights[k] * T(scale);
+    EACH(k, keys) d[k] = (d[k] - total) * weights[k] * T(scale);
   }
 }
+"""
+
+FEATURES = """
+// hat = (x - mean) / sqrt(variance + eps) of each row of x (rows, n), y = gamma hat + beta, scale = 1 / sqrt(...)
+extern "C" __global__ void features(const T* x, const T* gamma, const T* beta, double eps, long long rows, int n,
+                                    T* y, T* hat, T* scale) {
+  EACH_ROW(row) {
+    const T* from = x + row * n;
+    T *to = y + row * n, *d = hat + row * n, mean = 0, rest = 0, squares = 0;
+    EACH(k, n) mean += from[k];
+    mean = sum_of_warp(mean) / T(n);
+    EACH(k, n) {
+      d[k] = from[k] - mean;
+      rest += d[k];
+      squares += d[k] * d[k];
+    }
+    rest = sum_of_warp(rest) / T(n);
+    const T by = T(1) / sqrt(sum_of_warp(squares) / T(n) - rest * rest + T(eps));
+    EACH(k, n) {
+      d[k] = (d[k] - rest) * by;
+      to[k] = d[k] * gamma[k] + beta[k];
+    }
+    if ((threadIdx.x & 31) == 0) scale[row] = by;
+  }
+}
+
+// dx = scale (g - mean of g - hat mean of g hat),  g = dy gamma
+extern "C" __global__ void features_back(const T* dy, const T* hat, const T* gamma, const T* scale, long long rows,
+                                         int n, T* dx) {
+  EACH_ROW(row) {
+    const T *g = dy + row * n, *h = hat + row * n;
+    T total = 0, along = 0;
+    EACH(k, n) {
+      total += g[k] * gamma[k];
+      along += g[k] * gamma[k] * h[k];
+    }
+    total = sum_of_warp(total) / T(n);
+    along = sum_of_warp(along) / T(n);
+    EACH(k, n) dx[row * n + k] = scale[row] * (g[k] * gamma[k] - total - h[k] * along);
+  }
+}
+"""
+
+GELU = {
+    False: "const T t = tanh(T({c}) * (near * (T(1) + T({k}) * square))), "
+    "d = (T(1) - t * t) * (T({c}) * (T(1) + T(3 * {k}) * square));",
+    True: "const T t = erf(near * T({root})), d = T({c}) * exp(T(-0.5) * square);",
+}
+"""t, which is ±1 far out, and its derivative d, in the tanh form and exactly."""
+GELU_OPERATION = """
+const T low = x < T(-100) ? T(-100) : x, near = low > T(100) ? T(100) : low, square = near * near;
+{t}
+y = T(0.5) * low * (T(1) + t);
+slope = T(0.5) * (T(1) + t + near * d);
 """
 
 SCATTER = """
@@ -111,6 +167,17 @@ def tile(itemsize: int) -> int:
 def attention(dtype: str) -> str:
     """Return the source of attention's weights and their gradients."""
     return f"typedef {TYPES[dtype]} T;\n{WARPS}{ATTENTION}"
+
+
+def features(dtype: str) -> str:
+    """Return the source of the norm over features and its pullback."""
+    return f"typedef {TYPES[dtype]} T;\n{WARPS}{FEATURES}"
+
+
+def gelu(exact: bool) -> str:
+    """Return GELU and its derivative as an elementwise operation."""
+    c, k, root = (2.0 / pi) ** 0.5, 0.044715, 0.5**0.5
+    return GELU_OPERATION.format(t=GELU[exact].format(c=c, k=k, root=root))
 
 
 def scatter(dtype: str, index: str) -> str:

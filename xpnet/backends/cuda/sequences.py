@@ -1,4 +1,4 @@
-"""Attention and an embedding's gradient on the GPU: a kernel of our own between the products, and one for the sums.
+"""Attention, the norm over features, GELU and an embedding's gradient on the GPU, each in a few kernels of our own.
 
 Each method is a function of `xpnet.layers` in its own form, and gives None for what it does not serve, which the plain
 form then does.
@@ -47,12 +47,12 @@ class Sequences:
         open_ = NOTHING if mask is None else self._whole(mask).astype("int32", copy=False)
         each = 1 if mask is None else p.size // mask.size
         numbers = np.int32(shape[2]), np.int64(each), np.int32(causal), scale
-        self._rows("attend", p, dropped, open_, *sizes, *numbers, kept)
+        self._rows("attend", sequence_sources.attention, p, dropped, open_, *sizes, *numbers, kept)
 
         def back(dy: Array) -> tuple[Array, Array, Array]:
             dy = self._whole(dy)
             ds = matmul(dy, _turned(v))
-            self._rows("attend_back", ds, p, dropped, *sizes, scale)
+            self._rows("attend_back", sequence_sources.attention, ds, p, dropped, *sizes, scale)
             return matmul(ds, k), matmul(_turned(ds), q), matmul(_turned(kept), dy)
 
         return matmul(kept, v), back
@@ -78,6 +78,36 @@ class Sequences:
         total = self.images.sum_rows(xp, out.reshape(parts, -1))
         return None if total is None else total.reshape(count, d)
 
+    def standardize_features(
+        self, backend: Any, x: Array, gamma: Array, beta: Array, eps: float
+    ) -> tuple[Array, Any] | None:
+        """Return γ (x − μ) / √(σ² + ε) + β, μ and σ² of each position, and the pullback."""
+        if not serves(x, gamma, beta):
+            return None
+        x, gamma, beta, n = self._whole(x), self._whole(gamma), self._whole(beta), x.shape[-1]
+        y, hat, scale = (self.cupy.empty(shape, dtype=x.dtype) for shape in (x.shape, x.shape, x.size // n))
+        sizes = np.int64(x.size // n), np.int32(n)
+        self._rows("features", sequence_sources.features, x, gamma, beta, np.float64(eps), *sizes, y, hat, scale)
+
+        def backward(dy: Array, need_dx: bool) -> tuple[Array | None, tuple[Array, Array]]:
+            dy, dx = self._whole(dy), None
+            if need_dx:
+                dx = self.cupy.empty(x.shape, dtype=x.dtype)
+                self._rows("features_back", sequence_sources.features, dy, hat, gamma, scale, *sizes, dx)
+            sums = self.images.columns(dy.reshape(-1, n), hat.reshape(-1, n))
+            return dx, (sums[n:], sums[:n])
+
+        return y, backward
+
+    def gelu(self, backend: Any, x: Array, exact: bool) -> tuple[Array, Callable[[Array], Array]] | None:
+        """Return GELU, and `dx(dy)`."""
+        if not serves(x):
+            return None
+        y, slope = (self.cupy.empty(x.shape, dtype=x.dtype) for _ in range(2))
+        name = "xpnet_gelu_exact" if exact else "xpnet_gelu"
+        self.kernels.elementwise("T x", "T y, T slope", sequence_sources.gelu(exact), name)(x, y, slope)
+        return y, lambda dy: dy * slope
+
     def _pieces(self, q: Array, k: Array, v: Array) -> tuple[Array, Array, Array]:
         """Return queries, keys and values, each in one piece."""
         if q.shape != k.shape or all(array.flags.c_contiguous for array in (q, k, v)):
@@ -87,10 +117,10 @@ class Sequences:
         copy(q, k, v, *made)
         return made
 
-    def _rows(self, name: str, first: Array, *others: Any) -> None:
-        """Launch one of attention's kernels, a warp for each row of `first`."""
+    def _rows(self, name: str, source: Callable[[str], str], first: Array, *others: Any) -> None:
+        """Launch a kernel with a warp for each row of `first`."""
         dtype = first.dtype.name
-        function = self.kernels.function((name, dtype), lambda: sequence_sources.attention(dtype))
+        function = self.kernels.function((name, dtype), lambda: source(dtype))
         blocks = min(-(-(first.size // first.shape[-1]) // (THREADS // 32)), 16 * BLOCKS)
         function((blocks,), (THREADS,), (first, *others))
 
