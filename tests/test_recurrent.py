@@ -72,8 +72,8 @@ def test_scan_is_the_loop(backend):
     for reverse, last, sums in ((False, 26.0, [1, 4, 11, 26]), (True, 49.0, [49, 24, 11, 4])):
         carry, (totals, same) = backend.native(scan)(backend, step, (zero,), (two,), (x,), reverse)
         assert float(backend.asnumpy(carry[0])[0, 0]) == last
-        assert backend.asnumpy(joined(xp, totals))[:, 0, 0].tolist() == sums
-        assert backend.asnumpy(joined(xp, same))[:, 0, 0].tolist() == [1, 2, 3, 4]
+        assert backend.asnumpy(backend.native(joined)(xp, totals))[:, 0, 0].tolist() == sums
+        assert backend.asnumpy(backend.native(joined)(xp, same))[:, 0, 0].tolist() == [1, 2, 3, 4]
 
 
 # ---- PyTorch's numbers ----

@@ -77,7 +77,8 @@ class Recurrent(Layer):
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Pullback]:
         """Return the state after each position, and the pullback."""
-        xp, matmul, loop = ctx.xp, ctx.backend.matmul, ctx.backend.native(scan)
+        xp, matmul, native = ctx.xp, ctx.backend.matmul, ctx.backend.native
+        loop, whole = native(scan), native(joined)
         (weight, recurrent), (n, t), wide = params[:2], x.shape[:2], self.gates * self.n
         rows = xp.reshape(xp.permute_dims(x, (1, 0, 2)), (-1, self.nin))  # time first: what a step reads lies together
         a, *apart = self._biased(matmul(rows, weight), *params[2:])
@@ -93,16 +94,16 @@ class Recurrent(Layer):
         def backward(dy: Array, need_dx: bool = True, out: Params = (None,) * 4) -> tuple[Array | None, Params]:
             xs, zeros = (xp.permute_dims(dy, (1, 0, 2)), *kept, *mask), (zero,) * len(start)
             _, d = loop(ctx.backend, back, zeros, (recurrent,), xs, not self.reverse)
-            each = [xp.reshape(joined(xp, column), (-1, wide)) for column in d]
-            da, du, past = each[0], each[-1], xp.reshape(joined(xp, kept[0]), (-1, self.n))
+            each = [xp.reshape(whole(xp, column), (-1, wide)) for column in d]
+            da, du, past = each[0], each[-1], xp.reshape(whole(xp, kept[0]), (-1, self.n))
             dx = xp.permute_dims(xp.reshape(matmul(da, weight.T), (t, n, self.nin)), (1, 0, 2)) if need_dx else None
             gradients = (matmul(rows.T, da, out=out[0]), matmul(past.T, du, out=out[1]))
             if not self.bias:
                 return dx, gradients
-            total = ctx.backend.native(sum_rows)
+            total = native(sum_rows)
             return dx, (*gradients, total(xp, da), total(xp, du))
 
-        return xp.permute_dims(joined(xp, h), (1, 0, 2)), backward
+        return xp.permute_dims(whole(xp, h), (1, 0, 2)), backward
 
     def _biased(self, a: Array, *biases: Array) -> Arrays:
         """Return a with the biases added that go with it, and the other, if there is one."""

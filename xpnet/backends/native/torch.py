@@ -169,18 +169,22 @@ def sigmoid(xp: Namespace, x: Array) -> Array:
 
 
 def scan(backend: Any, step: Any, carry: Any, fixed: Any, xs: Any, reverse: bool) -> tuple[Any, Any]:
-    """carry, yₜ = step(carry, fixed, xₜ): by NumPy on the same memory, whose calls on few numbers cost less."""
-    state, constants, columns = (tuple(map(_home, arrays)) for arrays in (carry, fixed, xs))
+    """carry, yₜ = step(carry, fixed, xₜ): by NumPy on the same memory, whose calls on few numbers cost less.
+
+    The lists hold NumPy's arrays.
+    """
+    state, constants = (tuple(array.detach().numpy() for array in arrays) for arrays in (carry, fixed))
+    columns = [x if isinstance(x, list) else x.detach().numpy() for x in xs]
     ys: list[Any] = []
     for t in reversed(range(len(columns[0]))) if reverse else range(len(columns[0])):
         state, y = step(HOST, state, constants, tuple(column[t] for column in columns))
-        ys.append(tuple(map(torch.from_numpy, y)))
+        ys.append(y)
     return tuple(map(torch.from_numpy, state)), tuple(map(list, zip(*(reversed(ys) if reverse else ys), strict=True)))
 
 
-def _home(column: Any) -> Any:
-    """Return what there is at each step, an array or a list, in NumPy's view."""
-    return [t.detach().numpy() for t in column] if isinstance(column, list) else column.detach().numpy()
+def joined(xp: Namespace, column: Any) -> Array:
+    """Return what there is at each step as one tensor."""
+    return torch.from_numpy(HOST.xp.stack(column))
 
 
 FORMS: Forms = {
@@ -189,6 +193,7 @@ FORMS: Forms = {
     "xpnet.arrays.sigmoid": sigmoid,
     "xpnet.layers.embedding.scatter_rows": scatter_rows,
     "xpnet.layers.scan.scan": scan,
+    "xpnet.layers.scan.joined": joined,
     "xpnet.layers.attention.attention": attention,
     "xpnet.layers.patches.convolve": convolve,
     "xpnet.layers.patches.convolve_input": convolve_input,
