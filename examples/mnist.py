@@ -17,7 +17,9 @@ import xpnet as xn  # noqa: E402
 ACTIVATIONS = {"relu": xn.ReLU, "leaky_relu": xn.LeakyReLU, "tanh": xn.Tanh, "sigmoid": xn.Sigmoid}
 ACTIVATIONS |= {"gelu": xn.GELU, "silu": xn.SiLU}
 OPTIMIZERS = {"sgd": xn.SGD, "momentum": xn.SGD, "rmsprop": xn.RMSProp, "adam": xn.Adam, "adamw": xn.AdamW}
+OPTIMIZERS |= {"adagrad": xn.Adagrad, "nadam": xn.NAdam, "lion": xn.Lion}
 PEAK_RATES = {"sgd": 0.3, "momentum": 0.1, "rmsprop": 2e-3, "adam": 4e-3, "adamw": 4e-3}
+PEAK_RATES |= {"adagrad": 2e-2, "nadam": 4e-3, "lion": 4e-4}
 
 
 def arguments() -> argparse.Namespace:

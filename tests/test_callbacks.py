@@ -1,6 +1,7 @@
 """Callbacks, early stopping, history, the bar, Ctrl-C."""
 
 import os
+import re
 import signal
 import time
 
@@ -131,6 +132,147 @@ def test_early_stopping_with_a_monitor_that_nobody_records():
         xn.EarlyStopping(mode="least")
     with pytest.raises(ValueError, match=r"^EarlyStopping: patience must be an integer of at least 1, got 0$"):
         xn.EarlyStopping(patience=0)
+
+
+# A lower rate
+
+
+def reduced(values, epochs=8, lr=0.1, **settings):
+    """Return the rates of the epochs whose scores are these."""
+    model, callback = classifier(lr=lr), xn.ReduceOnPlateau("score", mode="min", **settings)
+    history = model.fit(X, Y, epochs=epochs, callbacks=[Script("score", values), callback])
+    return [*history["learning_rate"], model.optimizer.rate(model.state.t)][1:]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"factor": 0.5, "patience": 1},
+        {"factor": 0.5, "patience": 2},
+        {"factor": 0.1, "patience": 2, "cooldown": 2},
+        {"factor": 0.1, "patience": 1, "min_lr": 2e-3},
+        {"factor": 0.5, "patience": 2, "min_delta": 0.4},
+    ],
+    ids=str,
+)
+def test_a_rate_is_reduced_as_pytorch_does(settings):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    values = [3.0, 2.0, 2.0, 1.7, 1.5, 1.5, 1.6, np.nan, 1.4, 1.4, 1.4, 1.4, 1.4, 0.1, 0.1, 0.1]
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    terms = {
+        "patience": "patience",
+        "min_delta": "threshold",
+        "factor": "factor",
+        "cooldown": "cooldown",
+        "min_lr": "min_lr",
+    }
+    given = {terms[name]: value - (name == "patience") for name, value in settings.items()}
+    peer = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, **{"threshold": 0.0, "threshold_mode": "abs", "eps": 0.0} | given
+    )
+    expected = []
+    for value in values:
+        peer.step(value)
+        expected.append(optimizer.param_groups[0]["lr"])
+    assert len(set(expected)) > 2
+    assert reduced(values, len(values), **settings) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_schedule_is_reduced_as_a_whole(backend):
+    plateau = xn.ReduceOnPlateau("score", factor=0.5, patience=1, mode="max")
+    model = classifier(backend, xn.step_decay(0.4, every=2))
+    history = model.fit(X, Y, epochs=5, callbacks=[Script("score", [1.0, 1.0, 1.0, 1.0, 2.0]), plateau])
+    assert history["learning_rate"] == pytest.approx([0.4, 0.4, 0.02, 0.01, 0.0005])
+    assert model.optimizer.lr == xn.schedules.scaled(xn.step_decay(0.4, every=2), 0.125)
+    assert (plateau.best, plateau.best_epoch) == (2.0, 5)
+
+
+def test_the_metrics_stay_those_of_the_data_when_the_rate_changes():
+    """A new rate keeps the compiled steps; R² of batches would then be their mean."""
+    x, y = np.random.default_rng(1).normal(size=(50, 3)).astype("float32"), np.arange(50.0)[:, None].astype("float32")
+    histories = []
+    for callbacks in ([], [xn.ReduceOnPlateau("loss", factor=0.999999, patience=1, min_delta=1e9)]):
+        model = xn.Model(xn.Linear(3, 1), xn.mean_squared_error, xn.SGD(1e-4), backend="numpy", metrics=["r2"])
+        histories.append(model.fit(x, y, epochs=4, batch_size=10, callbacks=callbacks)["r2"])
+    assert histories[0] == pytest.approx(histories[1], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"factor": 1.0}, "factor must be a number above 0.0 and below 1.0, got 1.0"),
+        ({"factor": 0.0}, "factor must be a number above 0.0 and below 1.0, got 0.0"),
+        ({"patience": 0}, "patience must be an integer of at least 1, got 0"),
+        ({"cooldown": -1}, "cooldown must be an integer of at least 0, got -1"),
+        ({"min_lr": "0"}, "min_lr must be a number of at least 0.0, got '0'"),
+        ({"monitor": "gain"}, 'is "gain" better small or large? Pass mode="min" or mode="max"'),
+        ({"mode": "less"}, 'mode must be "min" or "max", got \'less\''),
+    ],
+)
+def test_settings_of_a_plateau_are_looked_at(settings, text):
+    with pytest.raises(ValueError, match=f"^{re.escape(f'ReduceOnPlateau: {text}')}$"):
+        xn.ReduceOnPlateau(**settings)
+
+
+# The average of θ
+
+
+def test_the_average_of_theta_is_taken_after_each_epoch(backend):
+    recorder, average = Recorder(), xn.ExponentialMovingAverage(0.75)
+    model = classifier(backend)
+    model.fit(X, Y, epochs=4, callbacks=[recorder, average])
+    expected = recorder.thetas[0].astype("float64")
+    for theta in recorder.thetas[1:]:
+        expected = 0.75 * expected + 0.25 * theta
+    assert backend.owns(average.theta)
+    np.testing.assert_allclose(backend.asnumpy(average.theta), expected, rtol=1e-5, atol=1e-7)
+    assert np.array_equal(backend.asnumpy(model.theta), backend.asnumpy(average.theta))
+    assert not np.array_equal(backend.asnumpy(model.theta), recorder.thetas[-1])
+
+
+def test_the_average_may_be_left_to_the_caller():
+    recorder, average = Recorder(), xn.ExponentialMovingAverage(0.5, assign=False)
+    model = classifier()
+    model.fit(X, Y, epochs=3, callbacks=[recorder, average])
+    assert np.array_equal(model.theta, recorder.thetas[-1])
+    before = model.evaluate(X, Y)
+    model.theta = average.theta
+    assert model.evaluate(X, Y) != before
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.0, -0.1, "0.9"])
+def test_the_decay_of_an_average_is_looked_at(decay):
+    if decay == 0.0:
+        assert xn.ExponentialMovingAverage(decay)
+        return
+    text = "^ExponentialMovingAverage: decay must be a number of at least 0.0 and below 1.0, got"
+    with pytest.raises(ValueError, match=text):
+        xn.ExponentialMovingAverage(decay)
+
+
+@pytest.mark.parametrize("at", [2, 3, 5])
+def test_lower_rates_and_averages_go_on_to_the_same_bits(backend, tmp_path, at):
+    def callbacks():
+        script = Script("score", [1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5][resumed:])
+        plateau = xn.ReduceOnPlateau("score", factor=0.5, patience=1, cooldown=1, mode="min")
+        return [script, plateau, xn.ExponentialMovingAverage(0.5)]
+
+    class Cut(xn.Callback):
+        def on_epoch_end(self, model, history):
+            if model.epoch == at:
+                raise RuntimeError("the power is out")
+
+    resumed = 0
+    whole, cut = classifier(backend), classifier(backend)
+    expected = whole.fit(X, Y, epochs=7, callbacks=callbacks())
+    with pytest.raises(RuntimeError):
+        cut.fit(X, Y, epochs=7, callbacks=[Cut(), *callbacks()], checkpoint=tmp_path / "run")
+    found = xn.load(tmp_path / "run", backend)
+    resumed = found.epoch
+    history = found.resume(X, Y, callbacks=callbacks())
+    assert history["learning_rate"] == expected["learning_rate"]
+    assert len(set(history["learning_rate"])) > 2
+    assert np.array_equal(backend.asnumpy(found.theta), backend.asnumpy(whole.theta))
 
 
 # History

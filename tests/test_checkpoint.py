@@ -70,7 +70,19 @@ def test_from_one_backend_to_another(backend, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "optimizer", [xn.SGD(0.1), xn.SGD(0.1, 0.9, nesterov=True, weight_decay=0.1), xn.RMSProp(), xn.Adam(0.01)]
+    "optimizer",
+    [
+        xn.SGD(0.1),
+        xn.SGD(0.1, 0.9, nesterov=True, weight_decay=0.1),
+        xn.RMSProp(),
+        xn.Adam(0.01),
+        xn.Adam(0.01, amsgrad=True),
+        xn.NAdam(0.01),
+        xn.Adagrad(0.1),
+        xn.Lion(0.01, weight_decay=0.1),
+        xn.AdamW(xn.cosine(0.01, steps=99), rates={"0.*": 0.5, "0.bias": 2}, decays={"*": 1}, clip_norm=1.0),
+    ],
+    ids=str,
 )
 def test_training_goes_on_as_if_it_had_not_stopped(optimizer, tmp_path):
     whole, half = trained(optimizer=optimizer), trained(optimizer=optimizer)
@@ -114,6 +126,9 @@ def test_everything_that_xpnet_has_can_be_described():
         xn.cosine(0.1, 9),
         xn.warmup(xn.constant(0.1), 5),
         xn.one_cycle(0.1, 9),
+        xn.polynomial(0.1, epochs=2.5),
+        xn.warm_restarts(0.1, 9, growth=2),
+        xn.schedules.scaled(xn.cosine(0.1, 9, epochs=3), 0.5),
     ]
     functions = [xn.huber, xn.metrics.r2, xn.metrics.mean_absolute_error, xn.mean_absolute_error]
     for thing in (*nets, *map(xn.SGD, rates), *functions):

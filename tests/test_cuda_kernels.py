@@ -10,7 +10,7 @@ import pytest
 from xpnet import random
 from xpnet.backends.cuda import kernels, sources, symbols
 from xpnet.losses import cross_entropy
-from xpnet.optimizers import adam, base, rmsprop, sgd
+from xpnet.optimizers import adam, decay, lion, nadam, rmsprop, sgd
 from xpnet.selfcheck.numbers import RULES
 
 RULE = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
@@ -24,7 +24,9 @@ def numbers(rule, dtype, n=101, seed=0):
     return arrays[:state], arrays[state:], rng.uniform(0.1, 0.9, scalars).tolist()
 
 
-RULE_NAMES = [name for room in (adam, base, rmsprop, sgd) for name in vars(room) if name.endswith("_rule")]
+RULE_NAMES = [
+    name for room in (adam, decay, lion, nadam, rmsprop, sgd) for name in vars(room) if name.endswith("_rule")
+]
 
 
 def test_every_rule_is_looked_at():

@@ -13,6 +13,7 @@ from xpnet.backends import fused
 from xpnet.backends.numpy import NumpyBackend
 
 RULES = [xn.SGD(0.1), xn.SGD(0.1, momentum=0.9), xn.RMSProp(0.1), xn.Adam(0.1), xn.AdamW(0.1, weight_decay=0.1)]
+RULES += [xn.Adam(0.1, amsgrad=True), xn.NAdam(0.1), xn.Lion(0.1)]
 
 
 @pytest.fixture(autouse=True)

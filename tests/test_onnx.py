@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from test_sequences_onnx import SEQUENCES
 
 import xpnet as xn
 from xpnet.interop.onnx import export_onnx
@@ -117,7 +118,7 @@ def about(path):
 
 
 def test_every_layer_of_the_package_is_here():
-    tried = LAYERS + [layer for layer, _ in IMAGES[:-1]]
+    tried = LAYERS + [layer for layer, _ in IMAGES[:-1]] + [layer for layer, *_ in SEQUENCES.values()]
     leaves = {type(leaf) for layer in tried for leaf in [layer, *getattr(layer, "layers", ())]}
     public = {value for value in vars(xn).values() if isinstance(value, type) and issubclass(value, Layer)}
     assert public - {Layer} == leaves
@@ -290,7 +291,7 @@ def test_two_inputs_through_one_tower(tmp_path):
 
 
 def test_wrong_shapes_and_paths(tmp_path):
-    untold = r"^no weight tells what one sample is: pass input_shape=, \(H, W, C\) if it is an image$"
+    untold = r"^no weight tells what one sample is: pass input_shape=, \(H, W, C\) of an image, \(T, D\) of a sequence$"
     for net in (xn.ReLU(), LENET, xn.Sequential(xn.Conv2d(1, 2, 3), xn.BatchNorm(2)), xn.Conv1d(2, 2, 3)):
         with pytest.raises(xn.ShapeError, match=untold):
             export_onnx(model_of(net), tmp_path / "net.onnx")

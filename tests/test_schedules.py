@@ -6,7 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xpnet.schedules import constant, cosine, one_cycle, rate, step_decay, warmup
+import xpnet as xn
+from xpnet.schedules import (
+    constant,
+    cosine,
+    one_cycle,
+    paced,
+    polynomial,
+    rate,
+    scaled,
+    step_decay,
+    times,
+    warm_restarts,
+    warmup,
+)
 
 
 def curve(schedule, steps):
@@ -17,6 +30,9 @@ def test_values():
     assert curve(constant(0.1), 3) == [0.1] * 3
     assert curve(step_decay(1.0, every=2, factor=0.5), 6) == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
     assert curve(cosine(1.0, steps=2, final=0.5), 5) == pytest.approx([1.0, 0.75, 0.5, 0.5, 0.5], rel=1e-15)
+    assert curve(polynomial(1.0, steps=4, final=0.5), 6) == [1.0, 0.875, 0.75, 0.625, 0.5, 0.5]
+    assert curve(polynomial(1.0, steps=2, power=0.0), 4) == [1.0, 1.0, 0.0, 0.0]
+    assert curve(scaled(step_decay(1.0, every=1, factor=0.5), 3.0), 3) == [3.0, 1.5, 0.75]
     assert curve(warmup(1.0, steps=4), 6) == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
     assert curve(warmup(step_decay(1.0, every=1, factor=0.5), steps=2), 5) == [0.5, 1.0, 1.0, 0.5, 0.25]
 
@@ -49,7 +65,9 @@ def test_one_cycle_with_a_flank_of_no_length(steps, rise):
 
 def test_schedules_are_data():
     assert cosine(1e-3, steps=5) == cosine(1e-3, steps=5) != cosine(1e-3, steps=6)
-    assert repr(warmup(cosine(1e-3, steps=5), steps=2)) == "warmup(lr=cosine(lr=0.001, steps=5, final=0.0), steps=2)"
+    assert repr(warmup(cosine(1e-3, steps=5), steps=2)) == (
+        "warmup(lr=cosine(lr=0.001, steps=5, final=0.0, epochs=None), steps=2, epochs=None)"
+    )
 
 
 # Against PyTorch
@@ -71,6 +89,23 @@ TORCH = [
     (constant(0.1), lambda room, o: room.ConstantLR(o, factor=1.0), 20),
     (step_decay(0.1, every=7, factor=0.3), lambda room, o: room.StepLR(o, step_size=7, gamma=0.3), 40),
     (cosine(0.1, steps=50, final=0.01), lambda room, o: room.CosineAnnealingLR(o, T_max=50, eta_min=0.01), 51),
+    (polynomial(0.1, steps=30), lambda room, o: room.PolynomialLR(o, total_iters=30), 40),
+    (polynomial(0.1, steps=30, power=2.5), lambda room, o: room.PolynomialLR(o, total_iters=30, power=2.5), 40),
+    (
+        warm_restarts(0.1, steps=7, final=0.01),
+        lambda room, o: room.CosineAnnealingWarmRestarts(o, T_0=7, eta_min=0.01),
+        30,
+    ),
+    (
+        warm_restarts(0.1, steps=5, growth=2),
+        lambda room, o: room.CosineAnnealingWarmRestarts(o, T_0=5, T_mult=2),
+        60,
+    ),
+    (
+        warm_restarts(0.1, steps=1, growth=3),
+        lambda room, o: room.CosineAnnealingWarmRestarts(o, T_0=1, T_mult=3),
+        60,
+    ),
     (warmup(0.1, steps=8), lambda room, o: room.LinearLR(o, start_factor=1 / 8, total_iters=7), 20),
 ]
 
@@ -132,6 +167,12 @@ def test_cosine_is_final_for_ever_after():
             lambda: one_cycle(0.1, 5, rise=1.5),
             "one_cycle: rise must be a number of at least 0 and of at most 1, got 1.5",
         ),
+        (lambda: warm_restarts(0.1, 5, growth=1.5), "warm_restarts: growth must be an integer of at least 1, got 1.5"),
+        (lambda: polynomial(0.1, 5, power=-1), "polynomial: power must be a number of at least 0, got -1"),
+        (lambda: polynomial(0.1), "polynomial: steps must be an integer of at least 1, got None"),
+        (lambda: cosine(0.1, epochs=0), "cosine: epochs must be a number above 0, got 0"),
+        (lambda: step_decay(0.1, epochs="2"), "step_decay: epochs must be a number above 0, got '2'"),
+        (lambda: scaled("0.1", 2.0), "scaled: lr must be a number of at least 0, got '0.1'"),
         (lambda: one_cycle(0.1, 5, start=0), "one_cycle: start must be a number above 0, got 0"),
         (lambda: one_cycle(0.1, 5, end=-2), "one_cycle: end must be a number above 0, got -2"),
     ],
@@ -142,8 +183,8 @@ def test_settings_are_checked_when_a_schedule_is_made(make, text):
 
 
 def test_settings_are_kept_as_pythons_own():
-    made = one_cycle(np.float32(0.5), np.int64(10), rise=np.array(0.25), start=2, end=np.float64(4))
-    assert made == one_cycle(0.5, 10, 0.25, 2.0, 4.0)
+    made = one_cycle(np.float32(0.5), np.int64(10), rise=np.array(0.25), start=2, end=np.float64(4), epochs=np.int8(3))
+    assert made == one_cycle(0.5, 10, 0.25, 2.0, 4.0, epochs=3.0)
     assert {type(value) for value in vars(made).values()} == {int, float}
     inner = cosine(0.1, steps=5)
     assert warmup(inner, steps=np.int32(3)).lr is inner
@@ -158,3 +199,91 @@ def test_what_a_schedule_returns_may_be_any_number(value):
     got = rate(lambda step: value, 3)
     assert got == 0.25
     assert type(got) is float
+
+
+# In epochs
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (cosine(0.1, epochs=12), cosine(0.1, steps=120)),
+        (step_decay(0.1, epochs=3), step_decay(0.1, every=30)),
+        (one_cycle(0.1, epochs=2.5, rise=0.2), one_cycle(0.1, steps=25, rise=0.2)),
+        (polynomial(0.1, epochs=2, power=2), polynomial(0.1, steps=20, power=2)),
+        (warm_restarts(0.1, epochs=1, growth=2), warm_restarts(0.1, steps=10, growth=2)),
+        (warmup(cosine(0.1, epochs=5), epochs=0.01), warmup(cosine(0.1, steps=50), steps=1)),
+        (scaled(warmup(cosine(0.1, epochs=5), steps=3), 0.5), scaled(warmup(cosine(0.1, steps=50), steps=3), 0.5)),
+        (constant(0.1), constant(0.1)),
+    ],
+    ids=lambda schedule: type(schedule).__name__,
+)
+def test_epochs_are_so_many_steps(given, meant):
+    assert curve(paced(given, 10), 130) == curve(meant, 130)
+    assert curve(paced(paced(given, 4), 10), 130) == curve(meant, 130), "the epochs are kept"
+
+
+def test_what_is_not_given_in_epochs_is_returned_as_it_is():
+    own = lambda step: 0.1  # noqa: E731
+    assert paced(own, 10) is own
+    assert paced(0.1, 10) == 0.1
+    assert paced(cosine(0.1, steps=5), 10) == cosine(0.1, steps=5)
+
+
+def test_a_rate_in_epochs_has_no_value_outside_of_fit():
+    text = "only fit knows how many steps an epoch has: pass every= instead of epochs="
+    with pytest.raises(ValueError, match=rf"^step_decay\(lr=0.1, every=None, .*epochs=3.0\): {text}$"):
+        step_decay(0.1, epochs=3)(0)
+
+
+def test_times_multiplies_numbers_and_schedules():
+    assert times(0.5, 0.5) == 0.25
+    once = times(cosine(0.1, steps=5), 0.5)
+    assert once == scaled(cosine(0.1, steps=5), 0.5)
+    assert times(once, 0.5) == scaled(cosine(0.1, steps=5), 0.25)
+
+
+X = np.random.default_rng(0).normal(size=(23, 3)).astype("float32")
+Y = np.arange(23) % 2
+
+
+def classifier(lr, backend="numpy"):
+    return xn.Model(xn.Linear(3, 2), xn.cross_entropy, xn.Adam(lr), backend=backend)
+
+
+def test_fit_counts_the_steps_of_an_epoch(backend):
+    given, meant = (classifier(lr, backend) for lr in (cosine(0.1, epochs=2), cosine(0.1, steps=2 * 5)))
+    first, other = (model.fit(X, Y, epochs=3, batch_size=5) for model in (given, meant))
+    assert first["learning_rate"] == other["learning_rate"]
+    assert np.array_equal(backend.asnumpy(given.theta), backend.asnumpy(meant.theta))
+    assert given.optimizer.lr == cosine(0.1, steps=10, epochs=2)
+    given.fit(X, Y, epochs=1, batch_size=23)  # other epochs
+    assert given.optimizer.lr == cosine(0.1, steps=2, epochs=2)
+
+
+def test_a_run_whose_rates_are_given_in_epochs_goes_on_to_the_same_bits(tmp_path):
+    whole, cut = (classifier(warmup(cosine(0.1, epochs=4), epochs=0.5)) for _ in range(2))
+    expected = whole.fit(X, Y, epochs=5, batch_size=5)
+
+    class Cut(xn.Callback):
+        def on_epoch_end(self, model, history):
+            if model.epoch == 3:
+                raise RuntimeError("the power is out")
+
+    with pytest.raises(RuntimeError):
+        cut.fit(X, Y, epochs=5, batch_size=5, checkpoint=tmp_path / "run", callbacks=[Cut()])
+    found = xn.load(tmp_path / "run", "numpy")
+    assert found.epoch == 2
+    history = found.resume(X, Y)
+    assert np.array_equal(found.theta, whole.theta)
+    assert history["learning_rate"] == expected["learning_rate"]
+
+
+def test_a_rate_in_epochs_that_a_callback_sets_is_counted_too():
+    class Slower(xn.Callback):
+        def on_epoch_end(self, model, history):
+            if model.epoch == 1:
+                model.adjust(lr=polynomial(0.1, epochs=2))
+
+    history = classifier(0.1).fit(X, Y, epochs=3, batch_size=5, callbacks=[Slower()])
+    assert history["learning_rate"] == pytest.approx([0.1, 0.1 * (1 - 9 / 10), 0.0])

@@ -84,11 +84,13 @@ from xpnet.losses import (
     poisson,
 )
 from xpnet.model import Model, load
-from xpnet.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
+from xpnet.optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, Optimizer, RMSProp
 from xpnet.parameters import Parameter
-from xpnet.schedules import constant, cosine, one_cycle, step_decay, warmup
-from xpnet.training.callbacks import Callback, EarlyStopping
+from xpnet.schedules import constant, cosine, one_cycle, polynomial, step_decay, warm_restarts, warmup
+from xpnet.training.averaging import ExponentialMovingAverage
+from xpnet.training.callbacks import Callback
 from xpnet.training.history import History
+from xpnet.training.monitors import EarlyStopping, ReduceOnPlateau
 from xpnet.version import __version__ as __version__
 
 __all__ = [
@@ -98,6 +100,7 @@ __all__ = [
     "LSTM",
     "RNN",
     "SGD",
+    "Adagrad",
     "Adam",
     "AdamW",
     "AvgPool2d",
@@ -118,6 +121,7 @@ __all__ = [
     "Dropout2d",
     "EarlyStopping",
     "Embedding",
+    "ExponentialMovingAverage",
     "Flatten",
     "GlobalAvgPool2d",
     "GroupNorm",
@@ -127,6 +131,7 @@ __all__ = [
     "LayerNorm",
     "LeakyReLU",
     "Linear",
+    "Lion",
     "Live",
     "LogSoftmax",
     "Masked",
@@ -136,6 +141,7 @@ __all__ = [
     "Model",
     "Movie",
     "MultiHeadAttention",
+    "NAdam",
     "NonFiniteError",
     "Optimizer",
     "PReLU",
@@ -152,6 +158,7 @@ __all__ = [
     "RandomShift",
     "ReLU",
     "Recompute",
+    "ReduceOnPlateau",
     "Residual",
     "Scale",
     "Sequential",
@@ -188,10 +195,12 @@ __all__ = [
     "perceptron",
     "plot",
     "poisson",
+    "polynomial",
     "schedules",
     "step_decay",
     "testing",
     "use",
+    "warm_restarts",
     "warmup",
 ]
 

@@ -64,7 +64,7 @@ def top_k(scores: Array, labels: Array, k: int = 5, *, ignore_index: int | None 
     ahead = xp.sum(xp.astype((s > own) | ((s == own) & (number < place)), xp.int32), axis=1, keepdims=True)
     found = xp.sum(xp.astype(hot, xp.int32), axis=1, keepdims=True) == 1
     top = xp.max(s, axis=1, keepdims=True)  # NaN, if there is one in the row
-    return summed(xp, xp.astype((ahead < k) & found & (top == top), s.dtype), share)
+    return summed(xp, xp.astype((ahead < operator.index(k)) & found & (top == top), s.dtype), share)
 
 
 def perplexity(scores: Array, labels: Array, *, ignore_index: int | None = None) -> Array:

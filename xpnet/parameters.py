@@ -5,8 +5,9 @@ lies on θ, and `split` gives the windows as arrays.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -146,6 +147,19 @@ class Window:
     def decayed(self) -> bool:
         """Whether weight decay applies: to matrices, not to biases."""
         return len(self.shape) >= 2
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a parameter's name fits one of the patterns, such as `"0.*"` or `"*.bias"`."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def check_patterns(setting: str, patterns: Iterable[str], windows: Sequence[Window]) -> None:
+    """Raise ValueError for a pattern of this setting that fits no parameter."""
+    names = [window.name for window in windows]
+    for pattern in patterns:
+        if not any(matches(name, [pattern]) for name in names):
+            raise ValueError(f'{setting}: "{pattern}" matches no parameter: there are {", ".join(names) or "none"}')
 
 
 def lay_out(parameters: Sequence[Parameter]) -> tuple[Window, ...]:

@@ -1,6 +1,7 @@
 """Learning-rate schedules: plain functions of the step, given to an optimizer as `lr=`.
 
     optimizer = xn.Adam(lr=xn.schedules.cosine(1e-3, steps=5000))
+    optimizer = xn.Adam(lr=xn.schedules.cosine(1e-3, epochs=12))  # their steps are counted by `fit`
 
 `schedule(step) -> rate`, step = 0 for the first update; host floats throughout. Any function of the step will do; these
 are frozen dataclasses, so that they can be compared, printed and stored as data.
@@ -8,14 +9,19 @@ are frozen dataclasses, so that they can be compared, printed and stored as data
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeAlias
 
 from xpnet.checks import integer, number, settle
 
 Schedule: TypeAlias = Callable[[int], float]
 
-LIMITS: dict[str, dict[str, float]] = {"rise": {"least": 0, "most": 1}, "start": {"above": 0}, "end": {"above": 0}}
+LIMITS: dict[str, dict[str, float]] = {
+    "rise": {"least": 0, "most": 1},
+    "start": {"above": 0},
+    "end": {"above": 0},
+    "epochs": {"above": 0},
+}
 """What a number must be where "not negative" is not enough."""
 
 
@@ -24,8 +30,28 @@ def rate(lr: float | Schedule, step: int) -> float:
     return float(lr(step) if callable(lr) else lr)
 
 
+def times(lr: float | Schedule, factor: float) -> float | Schedule:
+    """Return a learning rate, a number or a schedule, times a factor."""
+    if not callable(lr):
+        return lr * factor
+    return scaled(lr.lr, lr.factor * factor) if isinstance(lr, scaled) else scaled(lr, factor)
+
+
+def paced(lr: Any, steps: int) -> Any:
+    """Return a schedule whose epochs have so many steps: `cosine(0.1, epochs=3)` as a cosine of that many steps.
+
+    `fit` does so with the optimizer's before each epoch; what is not given in epochs is returned as it is.
+    """
+    return lr.paced(steps) if isinstance(lr, _Checked) else lr
+
+
 class _Checked:
     """A schedule whose settings are looked at when it is made; ValueError names one that cannot be."""
+
+    nests = False
+    """Whether `lr` may be another schedule."""
+    counted = "steps"
+    """The setting that `epochs` stand for."""
 
     def __post_init__(self) -> None:
         settings: Any = self  # a dataclass
@@ -33,9 +59,31 @@ class _Checked:
 
     def _checked(self, name: str) -> Any:
         who, value = type(self).__name__, getattr(self, name)
-        if name in ("steps", "every"):
+        epochs = getattr(self, "epochs", None)
+        if (name == "lr" and self.nests and callable(value)) or (name == "epochs" and value is None):
+            return value
+        if name == self.counted and value is None and epochs is not None:
+            return value
+        if name in ("steps", "every", "growth"):
             return integer(who, name, value)
         return number(who, name, value, **LIMITS.get(name, {"least": 0}))
+
+    def paced(self, steps: int) -> Any:
+        """Return the schedule, and the one that it holds, if so many steps are an epoch."""
+        settings: Any = self
+        epochs = getattr(self, "epochs", None)
+        count = {} if epochs is None else {self.counted: max(1, round(epochs * steps))}
+        return replace(settings, lr=paced(settings.lr, steps), **count)
+
+    @property
+    def _count(self) -> int:
+        """The number of steps that it is made for; ValueError if it is given in epochs, and not yet paced."""
+        count: int | None = getattr(self, self.counted)
+        if count is None:
+            raise ValueError(
+                f"{self}: only fit knows how many steps an epoch has: pass {self.counted}= instead of epochs="
+            )
+        return count
 
 
 @dataclass(frozen=True)
@@ -49,15 +97,44 @@ class constant(_Checked):
 
 
 @dataclass(frozen=True)
+class scaled(_Checked):
+    """η(t) = factor · lr(t), of another schedule or a number"""
+
+    lr: float | Schedule
+    factor: float
+    nests = True
+
+    def __call__(self, step: int) -> float:
+        return self.factor * rate(self.lr, step)
+
+
+@dataclass(frozen=True)
 class step_decay(_Checked):
     """η(t) = lr · factor^⌊t / every⌋"""
 
     lr: float
-    every: int
+    every: int | None = None
     factor: float = 0.1
+    epochs: float | None = field(default=None, kw_only=True)
+    counted = "every"
 
     def __call__(self, step: int) -> float:
-        return self.lr * self.factor ** (step // self.every)
+        return self.lr * self.factor ** (step // self._count)
+
+
+@dataclass(frozen=True)
+class polynomial(_Checked):
+    """η(t) = final + (lr − final) (1 − t / steps)^power, then final: a straight line, or a curve that ends flat"""
+
+    lr: float
+    steps: int | None = None
+    power: float = 1.0
+    final: float = 0.0
+    epochs: float | None = field(default=None, kw_only=True)
+
+    def __call__(self, step: int) -> float:
+        left = 1.0 - min(step / self._count, 1.0)
+        return self.final + (self.lr - self.final) * (left**self.power if left else 0.0)
 
 
 @dataclass(frozen=True)
@@ -65,12 +142,39 @@ class cosine(_Checked):
     """η(t) = final + ½ (lr − final) (1 + cos(π t / steps)), then final        (Loshchilov & Hutter, ICLR 2017)"""
 
     lr: float
-    steps: int
+    steps: int | None = None
     final: float = 0.0
+    epochs: float | None = field(default=None, kw_only=True)
 
     def __call__(self, step: int) -> float:
-        done = min(step / self.steps, 1.0)
-        return self.final + 0.5 * (self.lr - self.final) * (1.0 + math.cos(math.pi * done))
+        return _half_wave(self.final, self.lr, min(step / self._count, 1.0))
+
+
+@dataclass(frozen=True)
+class warm_restarts(_Checked):
+    """η(t) = final + ½ (lr − final) (1 + cos(π c / C)), c the step of a cycle: C is `steps` at first, then `growth` · C
+
+    Loshchilov & Hutter, "SGDR", ICLR 2017, equation 5; `steps` is its T₀ and `growth`, an integer, its T_mult.
+    """
+
+    lr: float
+    steps: int | None = None
+    growth: int = 1
+    final: float = 0.0
+    epochs: float | None = field(default=None, kw_only=True)
+
+    def __call__(self, step: int) -> float:
+        length = self._count
+        if self.growth == 1:
+            step %= length
+        while step >= length:
+            step, length = step - length, length * self.growth
+        return _half_wave(self.final, self.lr, step / length)
+
+
+def _half_wave(end: float, start: float, done: float) -> float:
+    """From start to end, as the cosine falls."""
+    return end + 0.5 * (start - end) * (1.0 + math.cos(math.pi * done))
 
 
 @dataclass(frozen=True)
@@ -81,15 +185,15 @@ class warmup(_Checked):
     """
 
     lr: float | Schedule
-    steps: int
-
-    def _checked(self, name: str) -> Any:
-        return self.lr if name == "lr" and callable(self.lr) else super()._checked(name)
+    steps: int | None = None
+    nests = True
+    epochs: float | None = field(default=None, kw_only=True)
 
     def __call__(self, step: int) -> float:
-        if step < self.steps:
-            return rate(self.lr, 0) * (step + 1) / self.steps
-        return rate(self.lr, step - self.steps)
+        steps = self._count
+        if step < steps:
+            return rate(self.lr, 0) * (step + 1) / steps
+        return rate(self.lr, step - steps)
 
 
 @dataclass(frozen=True)
@@ -100,16 +204,16 @@ class one_cycle(_Checked):
     """
 
     lr: float
-    steps: int
+    steps: int | None = None
     rise: float = 0.3
     start: float = 25.0
     end: float = 1e4
+    epochs: float | None = field(default=None, kw_only=True)
 
     def __call__(self, step: int) -> float:
+        steps = self._count
         first, last = self.lr / self.start, self.lr / self.start / self.end
-        peak = self.rise * self.steps - 1
+        peak = self.rise * steps - 1
         if step < peak:
-            low, high, done = first, self.lr, step / peak
-            return high + 0.5 * (low - high) * (1.0 + math.cos(math.pi * done))
-        done = min((step - peak) / (self.steps - 1 - peak or 1.0), 1.0)
-        return last + 0.5 * (self.lr - last) * (1.0 + math.cos(math.pi * done))
+            return _half_wave(self.lr, first, step / peak)
+        return _half_wave(last, self.lr, min((step - peak) / (steps - 1 - peak or 1.0), 1.0))

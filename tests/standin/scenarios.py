@@ -90,7 +90,7 @@ def regression(backend, dtype):
     rng = np.random.default_rng(5)
     x, t = rng.normal(size=(40, 3)).astype(dtype), rng.random((40, 2)).astype(dtype)
     losses = xn.mean_squared_error, xn.mean_absolute_error, xn.huber, xn.binary_cross_entropy
-    optimizers = xn.SGD(0.05, weight_decay=0.01), xn.RMSProp(0.01), xn.AdamW(0.01), xn.SGD(0.1, momentum=0.9)
+    optimizers = xn.SGD(0.05, weight_decay=0.01), xn.RMSProp(0.01), xn.AdamW(0.01, amsgrad=True), xn.Lion(0.01)
     activations = xn.Tanh(), xn.Sigmoid(), xn.GELU(), xn.SiLU()
     found = []
     for loss, optimizer, activation in zip(losses, optimizers, activations, strict=True):

@@ -3,7 +3,7 @@
 import threading
 import warnings
 from contextlib import nullcontext
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -114,3 +114,15 @@ def test_a_step_of_a_convolutional_network_is_sixty_nodes():
     x, y = scenarios.bytes_and_labels(32, 72)
     model.fit(x.reshape(-1, 9, 8), y, epochs=3, batch_size=16)
     assert model.step.run.nodes_per_step == pytest.approx(60, abs=1)
+
+
+def test_a_loss_with_class_weights_is_captured():
+    """They are made once, before the capture, in which nothing can be waited for."""
+    x, y = scenarios.bytes_and_labels()
+    loss = partial(xn.cross_entropy, class_weight=[1.0, 2.0, 0.5, 1.0, 3.0], ignore_index=4, label_smoothing=0.1)
+    net = xn.Sequential(xn.Scale(1 / 255), xn.Linear(6, 5))
+    models = [xn.Model(net, loss, xn.SGD(0.1), backend=backend) for backend in ("cupy", "numpy")]
+    for model in models:
+        model.fit(x, y, epochs=4, batch_size=16)
+    assert models[0].step.run.nodes_per_step is not None
+    np.testing.assert_allclose(*map(scenarios.home, models), rtol=0, atol=1e-5)

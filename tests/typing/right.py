@@ -28,6 +28,12 @@ state = adam.init(theta, net.decayed())
 theta, state = adam.step(theta, backward(dscores), state)
 assert_type(state.t, int)
 assert_type(net.size, int)
+fine = xn.NAdam(
+    xn.warm_restarts(1e-3, epochs=2.5, growth=2), rates={"0.*": 0.1}, decays=[("*.bias", 1)], weight_decay=0.1
+)
+state = fine.init(theta, fine.treated(net.layout))
+lion, adagrad, amsgrad = xn.Lion(1e-4), xn.Adagrad(xn.polynomial(0.1, 100, power=2)), xn.Adam(amsgrad=True)
+slower: list[xn.Callback] = [xn.ReduceOnPlateau("loss", factor=0.5), xn.ExponentialMovingAverage(0.9, assign=False)]
 assert_type(net.summary((None, 28, 28)), str)
 assert_type(net.windows(theta), dict[str, Any])
 

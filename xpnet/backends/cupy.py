@@ -46,7 +46,7 @@ NATIVE = {
     "xpnet.layers.pooling.average_pool": "images.average_pool",
     "xpnet.layers.pooling.max_pool": "images.max_pool",
     "xpnet.losses.classification.cross_entropy": "kernels.cross_entropy",
-    "xpnet.optimizers.base.measure": "kernels.measure",
+    "xpnet.optimizers.finite.measure": "kernels.measure",
     "xpnet.random.bernoulli": "kernels.bernoulli",
 }
 """Functions of arrays that have kernels of their own."""

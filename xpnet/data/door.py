@@ -87,7 +87,7 @@ def admit(x: Any, y: Any, net: Layer, loss: losses.Loss, backend: Backend, dtype
         output, check = net.output_shape(shape), check_of(loss)
         parts = tuple(_input(name, came_x[name], tokens, net, shape, backend, dtype) for name, _, tokens in named)
         x = parts if _several(x, net) else parts[0]
-        if check is check_labels:
+        if check is check_labels and not is_floating(_home(came_y, backend).xp, came_y):
             return x, _put(check(came_y, output, _home(came_y, backend)), backend)
         y = types.settle("y", came_y, backend, dtype)
         if check is not None or is_floating(_home(y, backend).xp, y):  # integers of a loss of one's own stay integers

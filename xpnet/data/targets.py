@@ -11,6 +11,7 @@ from xpnet.arrays import Array, Namespace, is_floating
 from xpnet.backends import Backend
 from xpnet.data import scan
 from xpnet.errors import DataError, ShapeError
+from xpnet.losses.choices import checked
 from xpnet.parameters import Shape
 
 Check: TypeAlias = Callable[[Array, Shape, Backend], Array]
@@ -61,9 +62,7 @@ def _misshapen(came: Shape, output: Shape) -> str:
     if len(output) == 2:
         remedy = "make it 1-d; one-hot by argmax(axis=1)"
         return f"labels must be one integer a sample, (N,), got the shape {came}: {remedy}"
-    remedy = (
-        "one-hot by argmax(axis=-1)" if came == output else "one for each of the network's outputs but the last axis"
-    )
+    remedy = "one-hot by argmax(axis=-1)" if came == output else f"the network gives {output}, the classes last"
     return f"labels must be one integer a position, {output[:-1]}, got the shape {came}: {remedy}"
 
 
@@ -154,7 +153,7 @@ def check_of(loss: losses.Loss) -> Check | None:
     check = next((check for known, check in TARGETS.items() if known is loss), None)
     if ignored is None or getattr(check, "func", check) is not check_labels:
         return check
-    return partial(check_labels, ignore_index=ignored, soft=check is check_labels)
+    return partial(check_labels, ignore_index=checked(ignored), soft=check is check_labels)
 
 
 RUNS, RUN = 32, 32

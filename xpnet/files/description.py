@@ -186,6 +186,8 @@ def _reason(value: Any) -> str:
         return f"a {kind} cannot be saved: give a tuple, of pairs if need be"
     if isinstance(value, MethodType):
         return f"the method {name} of an object cannot be saved: {FROZEN}, with __call__"
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return "an array on a device cannot be saved: give a list, or a NumPy array"
     if name is None and type(value).__module__ == "builtins":
         return f"{value!r} cannot be saved: {PLAIN}"
     if name is None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -11,7 +11,8 @@ from xpnet import losses
 from xpnet.arrays import Array, Vector, namespace
 from xpnet.backends import Backend
 from xpnet.data.source import Arrays
-from xpnet.optimizers.base import measure
+from xpnet.optimizers.finite import measure
+from xpnet.parameters import Parts
 from xpnet.training.state import State
 from xpnet.training.step import Outcome, Step
 
@@ -116,7 +117,7 @@ class Penalized(Step):
     def _square(self, theta: Vector, alive: Array) -> tuple[Array, Array]:
         """Return ‖W‖² of all that decays, and whether it is finite and `alive` is true."""
         live = theta if self.live is None else self.live.of(theta)
-        parts, square = self.decayed.of(live), 0.0
+        parts, square = cast(Parts, self.decayed).of(live), 0.0  # there are no groups: estimators give no factors
         for vector in parts if self.backend.flat else [parts]:
             norm, alive = self.backend.native(measure)(self.backend.xp, vector, alive, None)
             square = square + norm * norm

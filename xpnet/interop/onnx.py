@@ -10,7 +10,7 @@ running statistics, `1.running_mean`.
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -21,11 +21,12 @@ from xpnet.backends import Backend
 from xpnet.errors import ShapeError
 from xpnet.files import storage
 from xpnet.layers import Scale, Sequential
+from xpnet.layers.scan import Arrays, Step, scan
 from xpnet.model import Model
 
-INPUTS = ["bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))]
-INPUTS += ["float16", "float32", "float64"]
-"""Types that the input may have."""
+INTEGERS = ["bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))]
+FLOATS = ["float16", "float32", "float64"]
+"""Types that an input may have; tokens are integers."""
 
 
 def export_onnx(
@@ -41,10 +42,11 @@ def export_onnx(
 
     `input_shape` is one sample's, (H, W, C) for images; left out, the features that the first weight takes. A
     convolution takes images of any size: there it must be given; and so for several inputs, a shape for each, which are
-    called "input_0", "input_1", … `input_dtype` is the model's unless given: "uint8" for raw bytes, say, or "float64",
-    which is rounded to the model's at once. `labels` (the names of the classes, one for each output, or two for one
-    output), the factor and shift of a Scale at the network's front, and `metadata` of your own are in the file's
-    metadata_props, as JSON.
+    called "input_0", "input_1", … Sequences have as many positions as this says, (T, D), or (T,) if they are tokens.
+    `input_dtype` is the model's unless given: "uint8" for raw bytes, say, or "float64", which is rounded to the model's
+    at once; that of tokens and masks is "int64", or the integers given. `labels` (the names of the classes, one for
+    each output, or two for one output), the factor and shift of a Scale at the network's front, and `metadata` of your
+    own are in the file's metadata_props, as JSON. A recurrent layer is a Loop over the positions.
 
     NotImplementedError names a layer that ONNX cannot express.
     """
@@ -55,11 +57,12 @@ def export_onnx(
     several = any(isinstance(part, Sequence) for part in sample)
     samples = {f"input_{k}": tuple(one) for k, one in enumerate(sample)} if several else {"input": sample}
     free: Any = tuple((None, *one) for one in samples.values()) if several else (None, *sample)
-    dtype = model.dtype if input_dtype is None else input_dtype
-    if dtype not in INPUTS:
-        raise ValueError(f"input_dtype must be one of {', '.join(INPUTS)}, got {dtype!r}")
     names = None if labels is None else _names(labels, model.net.output_shape(free))
-    given = {name: ndx.argument(shape=("N", *one), dtype=getattr(ndx, dtype)) for name, one in samples.items()}
+    dtypes = _dtypes(model, len(samples) if several else None, input_dtype)
+    given = {
+        name: ndx.argument(shape=("N", *one), dtype=getattr(ndx, dtype))
+        for (name, one), dtype in zip(samples.items(), dtypes, strict=True)
+    }
     known = {name: ndx.argument(shape=array.shape, dtype=getattr(ndx, model.dtype)) for name, array in host.items()}
     y = _traced(model, known, tuple(given.values()) if several else given["input"], free, ndx)
     proto = ndx.build(given | known, {"output": y})
@@ -69,6 +72,16 @@ def export_onnx(
     proto.producer_name = "xpnet"
     onnx.checker.check_model(proto, full_check=True)
     storage.write(path, [(0, proto.SerializeToString())])
+
+
+def _dtypes(model: Model, inputs: int | None, asked: str | None) -> list[str]:
+    """Return the type of each input, or of the one: tokens are integers; ValueError for what no input can be."""
+    tokens = [model.net.tokens()] if inputs is None else [model.net.tokens(k) for k in range(inputs)]
+    known = INTEGERS if all(tokens) else INTEGERS + FLOATS
+    if asked is not None and asked not in known:
+        raise ValueError(f"input_dtype must be one of {', '.join(known)}, got {asked!r}")
+    whole = asked if asked in INTEGERS else "int64"
+    return [whole if count else asked or model.dtype for count in tokens]
 
 
 def _names(labels: Sequence[Any], shape: tuple[Any, ...]) -> list[Any]:
@@ -89,13 +102,19 @@ def _libraries() -> tuple[Any, Any]:
 
 def _sample_shape(model: Model) -> tuple[int, ...]:
     """Return the shape of one sample, if the first weight tells."""
+    if model.net.tokens():
+        raise ShapeError(
+            "tokens come in sequences of any length: pass input_shape=(T,), how many there are in a sample"
+        )
     shape: tuple[int, ...] = next((window.shape[:1] for window in model.net.layout), ())
     try:
         model.net.output_shape((None, *shape))  # type: ignore[arg-type]
     except ShapeError:
         shape = ()
     if not shape:
-        raise ShapeError("no weight tells what one sample is: pass input_shape=, (H, W, C) if it is an image")
+        raise ShapeError(
+            "no weight tells what one sample is: pass input_shape=, (H, W, C) of an image, (T, D) of a sequence"
+        )
     return shape
 
 
@@ -115,6 +134,10 @@ class _Namespace:
         """Reshape, at most one length unknown."""
         return self._library.reshape(x, tuple(-1 if n is None else n for n in shape), **settings)
 
+    def take(self, x: Array, indices: Array, *, axis: int) -> Array:
+        """Take, the indices of any integer type."""
+        return self._library.take(x, self._library.astype(indices, self._library.int64), axis=axis)
+
     def zeros_like(self, x: Array) -> Array:
         """Zeros."""
         return self.reshape(self._library.zeros_like(x), x.shape)
@@ -130,6 +153,41 @@ class _Tracing(Backend):
     def owns(self, array: Array) -> bool:
         """Whether this is one of them."""
         return type(array).__module__.partition(".")[0] == self.name
+
+    def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        """Return a @ b: one operation, without the branch for products of no rows that ndonnx puts around each."""
+        return self.xp.asarray(_operations().matmul(a.unwrap_spox(), b.unwrap_spox()))
+
+    def native(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ONNX's own loop for that of the recurrent layers."""
+        return _scan if function is scan else function
+
+
+def _scan(backend: Backend, step: Step, carry: Arrays, fixed: Arrays, xs: Arrays, reverse: bool) -> tuple[Any, Any]:
+    """carry, yₜ = step(carry, fixed, xₜ): the operation Loop, whose graph is that of one step."""
+    xp, ops, count = backend.xp, _operations(), len(carry)
+
+    def turned(arrays: Sequence[Array]) -> Sequence[Array]:
+        return [xp.flip(array, axis=0) for array in arrays] if reverse else arrays
+
+    every = [x.unwrap_spox() for x in turned(xs)]
+
+    def body(t: Any, go_on: Any, *states: Any) -> list[Any]:
+        number = ops.reshape(t, ops.const(np.asarray([], "int64")))
+        x = tuple(xp.asarray(ops.gather(column, number, axis=0)) for column in every)
+        new, ys = step(backend, tuple(map(xp.asarray, states)), fixed, x)
+        return [go_on, *(array.unwrap_spox() for array in (*new, *ys))]
+
+    start = [array.unwrap_spox() for array in carry]
+    steps = xs[0].shape[0]
+    made = [xp.asarray(var) for var in ops.loop(ops.const(np.asarray(steps, "int64")), v_initial=start, body=body)]
+    ys = [xp.reshape(y, (steps, *y.shape[1:])) for y in made[count:]]  # how many steps there were is not known
+    return tuple(made[:count]), tuple(turned(ys))
+
+
+def _operations() -> Any:
+    """Return ONNX's operations, as spox names them, on which ndonnx is built."""
+    return import_module("spox.opset.ai.onnx.v21")
 
 
 def _traced(model: Model, known: Mapping[str, Array], x: Any, shape: Any, ndx: Any) -> Array:
@@ -205,11 +263,25 @@ def _unguard(graph: Any) -> None:
         for inner in branch.node:
             inner.output[:] = [names.get(name, name) for name in inner.output]
             nodes.append(inner)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    _drop_unread(graph)
+
+
+def _drop_unread(graph: Any) -> None:
+    """Leave out the operations whose results nobody reads, and what a Loop collects for nobody."""
     read, kept = {value.name for value in graph.output}, []
-    for node in reversed(nodes):
-        if read & set(node.output):
-            read |= set(node.input) | _read_inside(node)
-            kept.append(node)
+    for node in reversed(graph.node):
+        if not read & set(node.output):
+            continue
+        if node.op_type == "Loop":
+            body, states = node.attribute[0].g, len(node.input) - 2  # which come after the number of steps and a test
+            for k in reversed(range(states, len(node.output))):
+                if node.output[k] not in read:
+                    del node.output[k], body.output[k + 1]
+            _drop_unread(body)
+        read |= set(node.input) | _read_inside(node)
+        kept.append(node)
     del graph.node[:]
     graph.node.extend(reversed(kept))
 

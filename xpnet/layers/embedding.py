@@ -113,7 +113,7 @@ class Positions(Layer):
             if t < self.count:
                 rest = xp.zeros((self.count - t, self.n), dtype=dy.dtype, device=ctx.device)
                 dtable = xp.concat([dtable, rest])
-            return dy, (dtable,)
+            return dy if need_dx else None, (dtable,)
 
         return x + own, backward
 

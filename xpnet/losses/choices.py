@@ -108,12 +108,7 @@ def present(
 
 def counting(xp: Namespace, labels: Array, ignore_index: int) -> tuple[Array, Array]:
     """Return the labels in a signed type, which can be compared with a negative number, and whether each counts."""
-    try:
-        ignored = operator.index(ignore_index)
-    except TypeError:
-        ignored = 2**31
-    if isinstance(ignore_index, bool) or not -(2**31) <= ignored < 2**31:
-        raise ValueError(f"ignore_index must be an integer of 32 bits, such as -1, got {ignore_index!r}")
+    ignored = checked(ignore_index)
     if labels.dtype not in (xp.int32, xp.int64) and not is_floating(xp, labels):
         labels = xp.astype(labels, xp.int32 if xp.iinfo(labels.dtype).bits < 32 else xp.int64)
     return labels, labels != ignored
@@ -134,6 +129,17 @@ def counted(target: Array, ignore_index: int | None = None, class_weight: Any = 
     classes = class_weight.shape[0] if hasattr(class_weight, "shape") else len(class_weight)
     per_class = class_weights(xp, class_weight, labels, classes, widest(xp, labels))
     return xp.sum(xp.where(counts, of_labels(xp, per_class, labels), 0.0))
+
+
+def checked(ignore_index: Any) -> int:
+    """Return the label that counts nowhere; ValueError unless it is an integer that labels can be."""
+    try:
+        ignored = 2**31 if isinstance(ignore_index, bool) else operator.index(ignore_index)
+    except TypeError:
+        ignored = 2**31
+    if not -(2**31) <= ignored < 2**31:
+        raise ValueError(f"ignore_index must be an integer of 32 bits, such as -1, got {ignore_index!r}")
+    return ignored
 
 
 def class_weights(

@@ -5,7 +5,8 @@ from typing import Any
 
 from xpnet.arrays import Array, Namespace
 from xpnet.backends.base import Rule
-from xpnet.optimizers.base import Optimizer, bounded
+from xpnet.optimizers.base import Optimizer
+from xpnet.optimizers.finite import bounded
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,22 @@ from xpnet.layers import (
     Tied,
     TransformerBlock,
 )
-from xpnet.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp, adam, base, rmsprop, sgd
+from xpnet.optimizers import (
+    SGD,
+    Adam,
+    AdamW,
+    Lion,
+    NAdam,
+    Optimizer,
+    RMSProp,
+    adam,
+    decay,
+    finite,
+    lion,
+    nadam,
+    rmsprop,
+    sgd,
+)
 from xpnet.parameters import Shape
 from xpnet.testing import gradcheck, gradcheck_loss
 from xpnet.testing.trial import draw_trial
@@ -94,6 +109,9 @@ OPTIMIZERS: list[Optimizer] = [
     RMSProp(0.01),
     Adam(0.01, weight_decay=0.01),
     AdamW(schedules.cosine(0.01, steps=100), clip_norm=0.5),
+    Adam(0.01, amsgrad=True),
+    NAdam(0.01),
+    Lion(0.001, weight_decay=0.1),
 ]
 RULES: dict[Any, tuple[int, int, int]] = {
     sgd.sgd_rule: (1, 1, 1),
@@ -101,12 +119,23 @@ RULES: dict[Any, tuple[int, int, int]] = {
     sgd.nesterov_rule: (2, 1, 2),
     rmsprop.rmsprop_rule: (2, 1, 4),
     adam.adam_rule: (3, 1, 6),
-    base.shrink_rule: (1, 0, 1),
-    base.penalty_rule: (1, 1, 1),
+    adam.amsgrad_rule: (4, 1, 6),
+    nadam.nadam_rule: (3, 1, 8),
+    lion.lion_rule: (2, 1, 6),
+    decay.shrink_rule: (1, 0, 1),
+    decay.penalty_rule: (1, 1, 1),
 }
 """How many arrays of state, inputs and scalars each rule takes."""
-LABELLED, SIGNED = (losses.cross_entropy, losses.negative_log_likelihood), (losses.hinge, losses.perceptron)
-MEASURED = (losses.binary_cross_entropy, losses.mean_squared_error, losses.mean_absolute_error, losses.huber)
+LABELLED = (losses.cross_entropy, losses.negative_log_likelihood, losses.focal)
+SIGNED = (losses.hinge, losses.perceptron)
+MEASURED = (
+    losses.binary_cross_entropy,
+    losses.mean_squared_error,
+    losses.mean_absolute_error,
+    losses.huber,
+    losses.poisson,
+    losses.kl_divergence,
+)
 
 
 def worst(found: Sequence[np.ndarray], expected: Sequence[np.ndarray], multiple: float, what: object) -> float:
@@ -173,7 +202,7 @@ def all_losses(backend: Backend, quick: bool) -> Figures:
             scores, targets = rng.normal(size=(300, 11)), rng.uniform(0.01, 0.99, (300, 11))
             labels = one.asarray(rng.integers(0, 11, 300).astype(np.int32))
             if loss in LABELLED:
-                prediction, target = array(scores if loss is losses.cross_entropy else targets), labels
+                prediction, target = array(targets if loss is losses.negative_log_likelihood else scores), labels
             else:
                 prediction, target = array(scores), array(np.sign(targets - 0.5) if loss in SIGNED else targets)
             result: Sequence[Array] = one.native(loss)(prediction, target)
@@ -259,8 +288,8 @@ def batches(backend: Backend, quick: bool) -> Figures:
         y, index = array(rng.normal(size=(500, 2))), one.asarray(rng.permutation(500)[:130].astype(np.int32))
         rows, targets = one.native(gather)(one.xp, x, y, index, "float32")
         gradient = array(rng.normal(size=100_003))
-        norm, alive = one.native(base.measure)(one.xp, gradient, None, None)
-        overflow, _ = one.native(base.measure)(one.xp, gradient * 1e30, alive, norm)
+        norm, alive = one.native(finite.measure)(one.xp, gradient, None, None)
+        overflow, _ = one.native(finite.measure)(one.xp, gradient * 1e30, alive, norm)
         return one.xp.astype(rows, one.xp.float32), targets, norm, overflow
 
     return figures([against_numpy(backend, "float32", task, PRODUCT, "gather and norm")], PRODUCT)

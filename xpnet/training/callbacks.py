@@ -5,18 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xpnet.arrays import Array
-from xpnet.checks import integer, number
 from xpnet.errors import DataError
 from xpnet.training.history import History
 from xpnet.training.state import Run
 
 if TYPE_CHECKING:
     from xpnet.model import Model
-
-SMALLER = ("loss", "zero_one", "mean_absolute_error", "gradient_norm", "max_weight", "seconds")
-LARGER = ("accuracy", "binary_accuracy", "r2")
-"""What is recorded by itself, and whether it is better small or large."""
 
 
 class Callback:
@@ -119,66 +113,3 @@ def _kept(name: str, value: Any, callback: Callback) -> Any:
         f'{type(callback).__name__}: state "{name}" must be a number, text, a list of them or a vector like theta, '
         f"got {type(value).__name__}"
     )
-
-
-class EarlyStopping(Callback):
-    """Stop when `monitor` has not improved by more than `min_delta` for `patience` epochs (Prechelt, 1998).
-
-    `mode` is "min" or "max"; it may be left out for the loss and xpnet's own metrics, of which the better direction is
-    known. When the run is over the best θ is put back, unless `restore_best` is False; until then, and after an error
-    or Ctrl-C, it is in `theta`. `best` and `best_epoch` tell when it was.
-    """
-
-    def __init__(
-        self,
-        monitor: str = "val_loss",
-        patience: int = 5,
-        min_delta: float = 0.0,
-        mode: str | None = None,
-        restore_best: bool = True,
-    ) -> None:
-        if mode not in (None, "min", "max"):
-            raise ValueError(f'EarlyStopping: mode must be "min" or "max", got {mode!r}')
-        name = monitor.removeprefix("val_")
-        if mode is None and name not in SMALLER + LARGER:
-            raise ValueError(f'EarlyStopping: is "{monitor}" better small or large? Pass mode="min" or mode="max"')
-        self.monitor, self.patience = monitor, integer("EarlyStopping", "patience", patience)
-        self.min_delta = number("EarlyStopping", "min_delta", min_delta, least=0.0)
-        self.restore_best = restore_best
-        self.sign = 1.0 if mode == "max" or (mode is None and name in LARGER) else -1.0
-
-    def on_train_begin(self, model: "Model") -> None:
-        """Forget earlier runs."""
-        self.best, self.best_epoch, self._waited = -self.sign * float("inf"), 0, 0
-        self.theta: Array | None = None
-
-    def on_epoch_end(self, model: "Model", history: History) -> bool:
-        """Compare with the best so far."""
-        if self.monitor not in history:
-            raise ValueError(
-                f'EarlyStopping watches "{self.monitor}", recorded are {", ".join(history)}: pass validation='
-            )
-        value = history[self.monitor][-1]
-        if self.sign * (value - self.best) > self.min_delta:
-            self.best, self.best_epoch, self._waited = value, int(history["epoch"][-1]), 0
-            self.theta = model.theta
-        else:
-            self._waited += 1
-        if self._waited >= self.patience:
-            history.stopped = f"{self.monitor} has not improved since epoch {self.best_epoch}"
-        return self._waited >= self.patience
-
-    def state(self) -> dict[str, Any]:
-        """The best so far, with its θ."""
-        state = {"best": self.best, "best_epoch": self.best_epoch, "waited": self._waited, "theta": self.theta}
-        return {name: value for name, value in state.items() if value is not None}
-
-    def restore(self, model: "Model", state: dict[str, Any]) -> None:
-        """Go on comparing with it."""
-        self.best, self.best_epoch, self._waited = state["best"], state["best_epoch"], state["waited"]
-        self.theta = state.get("theta")
-
-    def on_train_end(self, model: "Model", history: History) -> None:
-        """Put the best θ back, if the run is over."""
-        if self.restore_best and self.theta is not None and model.underway is None:
-            model.theta = self.theta

@@ -1,7 +1,7 @@
 """The training loop: epochs and calls of K steps, what they report, and where a run stands, so that it can go on."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -70,7 +70,7 @@ class Loop:
     def _epoch(self, bar: Bar, interrupt: Interrupt) -> bool:
         """Train over the rest of the epoch's samples; return whether it was finished, and add it to the history."""
         run, n = self.run, len(self.source)
-        step = self.holder.step.on(self.source, run.batch_size if run.accumulate > 1 else None)
+        step = self._paced().on(self.source, run.batch_size if run.accumulate > 1 else None)
         order = self.source.order(step.seed, self.holder.state.epoch)
         work = step.work(self.source.x)
         bar.advance(run.position, {})
@@ -86,6 +86,15 @@ class Loop:
         with self.holder:
             self._conclude(step)
         return True
+
+    def _paced(self) -> Step:
+        """Return the step, its schedule told how many steps an epoch has."""
+        step = self.holder.step
+        optimizer = step.optimizer.paced(-(-len(self.source) // (self.run.batch_size * self.run.accumulate)))
+        if optimizer is not step.optimizer:
+            with self.holder as holder:
+                step = holder.step = replace(step, optimizer=optimizer, compiled=None)
+        return step
 
     def _block(self, step: Step, block: np.ndarray) -> None:
         """Do K steps, and add up what they report. NonFiniteError for the first that is not sound."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from functools import cached_property
 from operator import add
 from typing import Any, NamedTuple
@@ -19,8 +18,8 @@ from xpnet.data.source import Arrays
 from xpnet.layers import Layer
 from xpnet.losses import Loss
 from xpnet.metrics import Metric
-from xpnet.optimizers import Optimizer
-from xpnet.parameters import Parts, choose, split
+from xpnet.optimizers import Groups, Optimizer
+from xpnet.parameters import Parts, check_patterns, choose, matches, split
 from xpnet.training.diagnosis import NORM, RULE, diagnose
 from xpnet.training.state import State
 from xpnet.training.trial import fitting_metrics
@@ -63,10 +62,8 @@ class Step:
     def __post_init__(self) -> None:
         settle(self, seed=seed(self.seed), dtype=precision("Model", self.dtype))
         self.optimizer.check(self.backend.xp.finfo(getattr(self.backend.xp, self.dtype)))
-        names = [window.name for window in self.net.layout]
-        for pattern in self.frozen:
-            if not any(fnmatchcase(name, pattern) for name in names):
-                raise ValueError(f'frozen: "{pattern}" matches no parameter: there are {", ".join(names) or "none"}')
+        check_patterns("frozen", self.frozen, self.net.layout)
+        self.optimizer.check_patterns(self.net.layout)
 
     @cached_property
     def run(self) -> Callable[..., Any]:
@@ -99,25 +96,18 @@ class Step:
         """The parts of θ that are trained; None for all."""
         if not self.frozen:
             return None
-        flat = self.backend.flat
-        return choose(self.net.layout, lambda w: not self.freezes(w.name) and (1 + w.decayed if flat else 1), flat)
+        kind = self.optimizer.kind
+        return choose(self.net.layout, lambda w: not matches(w.name, self.frozen) and kind(w), self.backend.flat)
 
     @cached_property
-    def decayed(self) -> Parts:
-        """The parts of θ on which weight decay acts; if some are frozen, their numbers among those that are not."""
+    def decayed(self) -> Parts | Groups:
+        """What the optimizer treats apart; if some parameters are frozen, its numbers among those that are not."""
+        layout, flat = self.net.layout, self.backend.flat
         if self.live is None:
-            return self.net.decayed(self.backend.flat)
-        starts = {window.start: window.decayed for window in self.net.layout}
-        kinds = (
-            [starts[place.start] for place in self.live.places]
-            if self.backend.flat
-            else [self.net.layout[place].decayed for place in self.live.places]
-        )
-        return Parts(tuple(k for k, decays in enumerate(kinds) if decays))
-
-    def freezes(self, name: str) -> bool:
-        """Whether a parameter keeps its bits."""
-        return any(fnmatchcase(name, pattern) for pattern in self.frozen)
+            return self.optimizer.treated(layout, flat)
+        starts = {window.start: window for window in layout}
+        first = [starts[place.start] if flat else layout[place] for place in self.live.places]
+        return self.optimizer.treated(first, flat=False)
 
     # Vectors like θ
 
@@ -140,7 +130,8 @@ class Step:
         """Return the state before the first step of an optimizer, at this θ, which becomes the state's own."""
         vector = self.carried(theta)
         buffers = self.net.init_buffers(self.backend, self.dtype)
-        return State(vector, self.optimizer.init(vector).slots, buffers, self.backend.asarray(True), 0, epoch)
+        slots = self.optimizer.init(vector, self.decayed).slots
+        return State(vector, slots, buffers, self.backend.asarray(True), 0, epoch)
 
     # Steps
 
@@ -254,7 +245,7 @@ class Step:
                     f"the learning rate became {_word(rate)} at {_place(state._replace(t=t))}: 0 to "
                     f"{self._fastest:.3g} is expected; theta is as it was before: mend the schedule"
                 )
-            rows.append(self.optimizer.row(t))
+            rows.append(self.optimizer.row(t, self.decayed))
         return rows, None
 
     @cached_property
@@ -268,7 +259,7 @@ class Step:
         def copy(vector: Vector) -> Vector:
             return each(lambda array: self.backend.xp.asarray(array, copy=True), vector)
 
-        row = self.optimizer.row(max(state.t - 1, 0))
+        row = self.optimizer.row(max(state.t - 1, 0), self.decayed)
         slots = tuple(map(copy, state.slots))
         return self.update(copy(state.theta), copy(gradient), slots, row, None, None)[0]
 
@@ -290,7 +281,8 @@ class Step:
         if measures == self.metrics and micro == self.micro:
             return self
         if (measures, micro) not in (known := [(step.measures, step.micro) for step in self._others]):
-            self._others.append(replace(self, measures=measures, micro=micro))
+            other = replace(self, measures=measures, micro=micro, compiled=None)  # what is compiled has others
+            self._others.append(other)
             return self._others[-1]
         return self._others[known.index((measures, micro))]
 

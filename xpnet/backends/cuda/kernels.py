@@ -112,7 +112,7 @@ class Kernels:
 
     def cross_entropy(self, scores: Array, labels: Array) -> tuple[Array, Array] | None:
         """Cross-entropy of scores (…, C) and int32 labels (…): value and gradient."""
-        fits = scores.ndim > 1 and scores.shape[:-1] == labels.shape and scores.size
+        fits = scores.ndim > 1 and labels.shape == scores.shape[:-1] and scores.size
         if not fits or scores.shape[-1] < 2 or not _plain(scores) or not _plain(labels, ("int32",)):
             return None
         empty, n, c = self.cupy.empty, labels.size, scores.shape[-1]

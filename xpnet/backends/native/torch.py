@@ -10,8 +10,10 @@ import torch
 
 from xpnet.arrays import Array, Namespace
 from xpnet.backends.native import Forms
+from xpnet.backends.numpy import NumpyBackend
 from xpnet.geometry import Grid, Pair
 
+HOST = NumpyBackend(reason="works on tensors' memory")
 ATEN = torch.ops.aten
 Settings = tuple[Any, ...]
 
@@ -146,12 +148,19 @@ def attention(
     """y = softmax(q kᵀ / √d) v, and `back(dy) -> dq, dk, dv`, without p in memory."""
     if mask is not None or keep is not None or not q.numel():
         return None
+    q, k, v = _side_by_side(q), _side_by_side(k), _side_by_side(v)
     y, total = ATEN._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal)
 
     def back(dy: Array) -> Any:
+        dy = _side_by_side(dy)
         return ATEN._scaled_dot_product_flash_attention_for_cpu_backward(dy, q, k, v, y, total, 0.0, causal)
 
     return y, back
+
+
+def _side_by_side(x: Array) -> Array:
+    """Return x with the features of a position side by side in memory: attention's kernel looks for them there."""
+    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def sigmoid(xp: Namespace, x: Array) -> Array:
@@ -159,11 +168,27 @@ def sigmoid(xp: Namespace, x: Array) -> Array:
     return torch.sigmoid(x)
 
 
+def scan(backend: Any, step: Any, carry: Any, fixed: Any, xs: Any, reverse: bool) -> tuple[Any, Any]:
+    """carry, yₜ = step(carry, fixed, xₜ): by NumPy on the same memory, whose calls on few numbers cost less."""
+    state, constants, columns = (tuple(map(_home, arrays)) for arrays in (carry, fixed, xs))
+    ys: list[Any] = []
+    for t in reversed(range(len(columns[0]))) if reverse else range(len(columns[0])):
+        state, y = step(HOST, state, constants, tuple(column[t] for column in columns))
+        ys.append(tuple(map(torch.from_numpy, y)))
+    return tuple(map(torch.from_numpy, state)), tuple(map(list, zip(*(reversed(ys) if reverse else ys), strict=True)))
+
+
+def _home(column: Any) -> Any:
+    """Return what there is at each step, an array or a list, in NumPy's view."""
+    return [t.detach().numpy() for t in column] if isinstance(column, list) else column.detach().numpy()
+
+
 FORMS: Forms = {
     "xpnet.layers.normalization.standardize_features": standardize_features,
     "xpnet.layers.activations.gelu": gelu,
     "xpnet.arrays.sigmoid": sigmoid,
     "xpnet.layers.embedding.scatter_rows": scatter_rows,
+    "xpnet.layers.scan.scan": scan,
     "xpnet.layers.attention.attention": attention,
     "xpnet.layers.patches.convolve": convolve,
     "xpnet.layers.patches.convolve_input": convolve_input,

@@ -5,6 +5,7 @@ the Figure. Left out, a new figure is made with pyplot, so that a notebook shows
 Colours are Okabe and Ito's, which colour-blind readers can tell apart; text and background are the active style's.
 """
 
+from xpnet.look.plot.attention import attention
 from xpnet.look.plot.canvas import colour
 from xpnet.look.plot.curves import curves, history, layers, max_weight, microscope, trouble
 from xpnet.look.plot.features import feature_maps, filters, weights
@@ -13,6 +14,7 @@ from xpnet.look.plot.images import confusion_matrix, images, mistakes, samples
 from xpnet.look.plot.regions import decision_regions, scatter, training
 
 __all__ = [
+    "attention",
     "colour",
     "confusion_matrix",
     "curves",
