@@ -227,3 +227,13 @@ def test_a_step_of_a_transformer_of_one_block_is_eighty_nodes(gpu):
     text = np.random.default_rng(0).integers(0, 11, (24, 7)).astype("uint8")
     model.fit(text[:, :-1], text[:, 1:], 3, 8)
     assert model.step.run.nodes_per_step == pytest.approx(79, abs=0.5)
+
+
+@pytest.mark.filterwarnings("error:steps run one by one")
+def test_padding_waves_turns_and_recomputation_are_captured(gpu):
+    block = xn.Recompute(xn.TransformerBlock(8, 2, dropout=0.2, rotary=True, hidden=12))
+    net = xn.Masked(xn.Embedding(11, 8), xn.Sinusoidal(), block, xn.Pooled(), xn.Linear(8, 3))
+    model, rng = xn.Model(net, xn.cross_entropy, xn.SGD(0.1), backend=gpu), np.random.default_rng(0)
+    x, mask = rng.integers(0, 11, (16, 6)), np.arange(6) < rng.integers(0, 7, 16)[:, None]
+    model.fit((x, mask), rng.integers(0, 3, 16), 3, 8)
+    assert model.step.run.nodes_per_step is not None
