@@ -128,8 +128,7 @@ def test_attention_that_is_left_to_the_plain_form(gpu, mask, kind, causal, lengt
     assert gpu.sequences.attention(gpu, q, k, k, causal, mask, None) is None
 
 
-@DTYPE
-@pytest.mark.parametrize("kind", ["int32", "int64"])
+@pytest.mark.parametrize(("dtype", "kind"), [("float32", "int32"), ("float64", "int64")])
 @pytest.mark.parametrize(
     ("count", "m", "d"), [(1, 1, 1), (5, 40, 3), (65, 700, 40), (70, 9, 130), (200, 600, 8), (3, 1000, 33)], ids=str
 )
@@ -218,3 +217,23 @@ def test_batches_of_products(gpu):
         assert gpu.products.multiply(left, right) is not None
         close(gpu, gpu.matmul(left, right), a.transpose(0, 2, 1, 3) @ b.transpose(0, 2, 3, 1))
         close(gpu, gpu.matmul(left, right[:1, 1]), a.transpose(0, 2, 1, 3) @ b.transpose(0, 2, 3, 1)[:1, 1])
+
+
+def test_a_step_of_a_transformer_of_one_block_is_eighty_nodes(gpu):
+    """Ten of them attention's: heads into one piece, two products and the weights; dy, four products, ds."""
+    block = xn.TransformerBlock(8, 2, causal=True)
+    net = xn.Tied(xn.Embedding(11, 8), xn.Positions(9, 8), block, xn.LayerNorm(8))
+    model = xn.Model(net, xn.cross_entropy, xn.AdamW(), backend=gpu)
+    text = np.random.default_rng(0).integers(0, 11, (24, 7)).astype("uint8")
+    model.fit(text[:, :-1], text[:, 1:], 3, 8)
+    assert model.step.run.nodes_per_step == pytest.approx(79, abs=0.5)
+
+
+@pytest.mark.filterwarnings("error:steps run one by one")
+def test_padding_waves_turns_and_recomputation_are_captured(gpu):
+    block = xn.Recompute(xn.TransformerBlock(8, 2, dropout=0.2, rotary=True, hidden=12))
+    net = xn.Masked(xn.Embedding(11, 8), xn.Sinusoidal(), block, xn.Pooled(), xn.Linear(8, 3))
+    model, rng = xn.Model(net, xn.cross_entropy, xn.SGD(0.1), backend=gpu), np.random.default_rng(0)
+    x, mask = rng.integers(0, 11, (16, 6)), np.arange(6) < rng.integers(0, 7, 16)[:, None]
+    model.fit((x, mask), rng.integers(0, 3, 16), 3, 8)
+    assert model.step.run.nodes_per_step is not None

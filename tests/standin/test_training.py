@@ -126,13 +126,3 @@ def test_a_loss_with_class_weights_is_captured():
         model.fit(x, y, epochs=4, batch_size=16)
     assert models[0].step.run.nodes_per_step is not None
     np.testing.assert_allclose(*map(scenarios.home, models), rtol=0, atol=1e-5)
-
-
-def test_a_step_of_a_transformer_of_one_block_is_eighty_nodes():
-    """Ten of them attention's: heads into one piece, two products and the weights; dy, four products, ds."""
-    block = xn.TransformerBlock(8, 2, causal=True)
-    net = xn.Tied(xn.Embedding(11, 8), xn.Positions(9, 8), block, xn.LayerNorm(8))
-    model = xn.Model(net, xn.cross_entropy, xn.AdamW(), backend="cupy")
-    text = scenarios.bytes_and_labels(24, 7)[0] % 11
-    model.fit(text[:, :-1], text[:, 1:], 3, 8)
-    assert model.step.run.nodes_per_step == pytest.approx(79, abs=0.5)
