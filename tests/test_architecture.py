@@ -32,6 +32,7 @@ ORDER = [
     "training",
     "files",
     "model",
+    "generation",
     "look",
     "testing",
     "selfcheck",

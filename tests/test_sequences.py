@@ -33,7 +33,7 @@ FAMILIES = {
     "Linear": [(xn.Linear(3, 2, bias), (*s, 3)) for bias in (False, True) for s in [*SHAPES, (2, 2, 2)]],
     "MultiHeadAttention": [(layer, (*s, layer.n)) for layer in attentions() for s in SHAPES[:2]],
     "TransformerBlock": [(xn.TransformerBlock(8, 2, *chosen), (*s, 8)) for chosen in BLOCKS for s in LARGE],
-    "Pooled": [(xn.Pooled(how), (*s, 3)) for how in ("mean", "last") for s in SHAPES],
+    "Pooled": [(xn.Pooled(how), (*s, 3)) for how in ("mean", "last", "first") for s in SHAPES],
     "Tied": [
         (xn.Tied(xn.Embedding(V, 8), xn.Positions(6, 8), *layers), s)
         for layers in [(), (xn.LayerNorm(8),), (xn.TransformerBlock(8, 2, True, 0.2),), (xn.GRU(8, 8),)]
@@ -148,9 +148,11 @@ def test_where_all_is_padding_nothing_is_read(backend):
 
 def test_pooled_leaves_padding_out(backend):
     x, mask = np.arange(12.0).reshape(2, 3, 2), np.asarray([[1, 0, 1], [0, 0, 0]], "int32")
-    mean, last = (values(xn.Masked(xn.Pooled(how)), backend, (x, mask)) for how in ("mean", "last"))
+    ways = ("mean", "last", "first")
+    mean, last, first = (values(xn.Masked(xn.Pooled(how)), backend, (x, mask)) for how in ways)
     assert_close(backend, mean, np.asarray([[2.0, 3.0], [0.0, 0.0]]))
     assert_close(backend, last, np.asarray([[4.0, 5.0], [0.0, 0.0]]))
+    assert_close(backend, first, np.asarray([[0.0, 1.0], [0.0, 0.0]]))
 
 
 def test_rotary_scores_depend_on_distances_alone(backend):

@@ -67,15 +67,15 @@ class Masked(Sequential):
 class Pooled(Layer):
     """y = Σₜ mₜ xₜ / Σₜ mₜ, the mean over the positions that are no padding        x (N, T, D)   y (N, D)
 
-    dxₜ = dy mₜ / Σ m. With `how="last"` y is x at the last such position, and dx is dy there. m is 1 everywhere but
-    within `Masked`; where all is padding y is 0.
+    dxₜ = dy mₜ / Σ m. With `how="last"` y is x at the last such position, with "first" at the first one, where a layer
+    that reads in reverse ends; dx is dy there. m is 1 everywhere but within `Masked`; where all is padding y is 0.
     """
 
     how: str = "mean"
 
     def __post_init__(self) -> None:
-        if self.how not in ("mean", "last"):
-            raise ValueError(f'Pooled: how must be "mean" or "last", got {self.how!r}')
+        if self.how not in ("mean", "last", "first"):
+            raise ValueError(f'Pooled: how must be "mean", "last" or "first", got {self.how!r}')
 
     def output_shape(self, shape: Shape) -> Shape:
         """(N, T, D) -> (N, D)."""
@@ -85,7 +85,7 @@ class Pooled(Layer):
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Pullback]:
         """Return one row a sequence, and the pullback."""
         xp = ctx.xp
-        share = self._last(x, ctx) if self.how == "last" else self._mean(x, ctx)  # (N or 1, T, 1)
+        share = self._mean(x, ctx) if self.how == "mean" else self._end(x, ctx)  # (N or 1, T, 1)
         y = xp.sum(x * share, axis=1)
 
         def backward(dy: Array, need_dx: bool = True, out: Params = ()) -> tuple[Array, Params]:
@@ -96,14 +96,15 @@ class Pooled(Layer):
     def _mean(self, x: Array, ctx: Context) -> Array:
         """Return the share of each position in the mean."""
         if ctx.mask is None:
-            return ctx.xp.full((1, x.shape[1], 1), 1.0 / x.shape[1], dtype=x.dtype, device=ctx.device)
+            return ctx.xp.full((1, x.shape[1], 1), 1.0 / max(x.shape[1], 1), dtype=x.dtype, device=ctx.device)
         mask = ctx.xp.astype(ctx.mask, x.dtype)
         return ctx.xp.expand_dims(mask / ctx.xp.maximum(ctx.xp.sum(mask, axis=1, keepdims=True), 1.0), axis=-1)
 
-    def _last(self, x: Array, ctx: Context) -> Array:
-        """Return 1 at the last position that is no padding, else 0."""
-        xp = ctx.xp
-        place = xp.arange(1, x.shape[1] + 1, dtype=xp.int32, device=ctx.device)[None, :]
+    def _end(self, x: Array, ctx: Context) -> Array:
+        """Return 1 at the last position that is no padding, or at the first one, else 0."""
+        xp, t = ctx.xp, x.shape[1]
+        start, stop, step = (1, t + 1, 1) if self.how == "last" else (t, 0, -1)
+        place = xp.arange(start, stop, step, dtype=xp.int32, device=ctx.device)[None, :]
         if ctx.mask is not None:
             place = place * xp.astype(ctx.mask, xp.int32)
         last = xp.max(place, axis=1, keepdims=True)

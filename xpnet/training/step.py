@@ -21,6 +21,7 @@ from xpnet.metrics import Metric
 from xpnet.optimizers import Groups, Optimizer
 from xpnet.parameters import Parts, check_patterns, choose, matches, split
 from xpnet.training.diagnosis import NORM, RULE, diagnose
+from xpnet.training.judging import Judging
 from xpnet.training.state import State
 from xpnet.training.trial import fitting_metrics
 
@@ -40,7 +41,7 @@ class Outcome(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class Step(Judging):
     """What a step is made of; it holds no state. Change a part by `dataclasses.replace`."""
 
     net: Layer
@@ -263,13 +264,6 @@ class Step:
         slots = tuple(map(copy, state.slots))
         return self.update(copy(state.theta), copy(gradient), slots, row, None, None)[0]
 
-    # Without training
-
-    @cached_property
-    def infer(self) -> Callable[[Vector, Array, dict[str, Array]], Array]:
-        """The network's output, compiled: f(θ, x, buffers)."""
-        return self.backend.jit(lambda theta, x, buffers: self.net(theta, x, buffers=buffers, backend=self.backend)[0])
-
     def on(self, source: Arrays, micro: int | None = None) -> "Step":
         """Return the step for certain data: its metrics begin at the network's own threshold, and R² knows the targets.
 
@@ -293,36 +287,6 @@ class Step:
     @cached_property
     def _others(self) -> list["Step"]:
         return []
-
-    @cached_property
-    def measured(self) -> Mapping[str, Metric]:
-        """The metrics as they are computed."""
-        return self.metrics if self.measures is None else self.measures
-
-    @property
-    def means(self) -> dict[str, Metric]:
-        """The metrics that are means over samples, so that those of batches can be averaged: xpnet's own."""
-        own = metrics.__name__
-        return {name: m for name, m in self.measured.items() if getattr(m, "func", m).__module__ == own}
-
-    @property
-    def wholes(self) -> dict[str, Metric]:
-        """The others, which are given all predictions at once."""
-        return {name: metric for name, metric in self.measured.items() if name not in self.means}
-
-    @cached_property
-    def judge(self) -> Callable[[Array, Array], list[Array]]:
-        """Loss and means of a batch's prediction, compiled."""
-        functions = self.means.values()
-        return self.backend.jit(lambda *pair: [self.loss(*pair)[0], *(metric(*pair) for metric in functions)])
-
-    @cached_property
-    def largest(self) -> Callable[[Vector], list[Array]]:
-        """The largest |w| of each matrix, compiled."""
-        xp = self.backend.xp
-        return self.backend.jit(
-            lambda theta: [xp.max(xp.abs(w)) for w in self.net.windows(theta).values() if w.ndim >= 2]
-        )
 
 
 def _place(state: State) -> str:

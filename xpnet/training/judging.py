@@ -1,0 +1,56 @@
+"""What a step is without training: the network's output, its loss and its metrics, each compiled once."""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+
+from xpnet import metrics
+from xpnet.arrays import Array, Vector
+from xpnet.backends import Backend
+from xpnet.layers import Layer
+from xpnet.losses import Loss
+from xpnet.metrics import Metric
+
+
+class Judging:
+    """A network with its loss and metrics on a backend; a `Step` is one."""
+
+    net: Layer
+    loss: Loss
+    metrics: Mapping[str, Metric]
+    backend: Backend
+    measures: Mapping[str, Metric] | None
+
+    @cached_property
+    def infer(self) -> Callable[[Vector, Array, dict[str, Array]], Array]:
+        """The network's output, compiled: f(θ, x, buffers)."""
+        return self.backend.jit(lambda theta, x, buffers: self.net(theta, x, buffers=buffers, backend=self.backend)[0])
+
+    @cached_property
+    def measured(self) -> Mapping[str, Metric]:
+        """The metrics as they are computed."""
+        return self.metrics if self.measures is None else self.measures
+
+    @property
+    def means(self) -> dict[str, Metric]:
+        """The metrics that are means over samples, so that those of batches can be averaged: xpnet's own."""
+        own = metrics.__name__
+        return {name: m for name, m in self.measured.items() if getattr(m, "func", m).__module__ == own}
+
+    @property
+    def wholes(self) -> dict[str, Metric]:
+        """The others, which are given all predictions at once."""
+        return {name: metric for name, metric in self.measured.items() if name not in self.means}
+
+    @cached_property
+    def judge(self) -> Callable[[Array, Array], list[Array]]:
+        """Loss and means of a batch's prediction, compiled."""
+        functions = self.means.values()
+        return self.backend.jit(lambda *pair: [self.loss(*pair)[0], *(metric(*pair) for metric in functions)])
+
+    @cached_property
+    def largest(self) -> Callable[[Vector], list[Array]]:
+        """The largest |w| of each matrix, compiled."""
+        xp = self.backend.xp
+        return self.backend.jit(
+            lambda theta: [xp.max(xp.abs(w)) for w in self.net.windows(theta).values() if w.ndim >= 2]
+        )
