@@ -172,7 +172,7 @@ REFUSED = {
     ),
     "own __init__": (
         lambda: xn.Sequential(Square(3)),
-        rf"^Square cannot be built back \(.*unexpected keyword.*'layers'\): "
+        rf"^Square cannot be built back \(.*missing 1 required positional argument: 'n'\): "
         rf"make it {FROZEN}, or a function that returns a Sequential$"
     ),
     "lost attribute": (

@@ -64,6 +64,8 @@ class _Checked:
             return value
         if name == self.counted and value is None and epochs is not None:
             return value
+        if name == self.counted and value is None and hasattr(self, "epochs"):
+            raise ValueError(f"{who}: give {name}= or epochs=, how long it takes")
         if name in ("steps", "every", "growth"):
             return integer(who, name, value)
         return number(who, name, value, **LIMITS.get(name, {"least": 0}))

@@ -40,7 +40,6 @@ xn.SGD()  # error: call-arg
 xn.SGD(0.1, nesterov=0.9)  # error: arg-type
 xn.SGD(lambda step: "fast")  # error: arg-type return-value
 xn.SGD(lambda: 0.1)  # error: arg-type misc
-xn.cosine(1e-3)  # error: call-arg
 xn.warmup("1e-3", steps=10)  # error: arg-type
 xn.Adam().step(theta, theta)  # error: call-arg
 
