@@ -126,6 +126,46 @@ def test_images_refuses_in_one_line_and_before_training(arguments, message):
     assert done.stderr.splitlines()[-1].startswith(f"images.py: error: {message}")
 
 
+@pytest.mark.parametrize("net", ["transformer", "gru"])
+def test_characters_learns_writes_saves_and_writes_again(tmp_path, net):
+    text = tmp_path / "text"
+    text.write_text("to be, or not to be: that is the question\n" * 60)
+    small = ["--backend", "numpy", "--features", 16, "--length", 16, "--blocks", 1, "--characters", 30]
+    saved = ["--save", tmp_path / "model", "--json", tmp_path / "result.json"]
+    done = run(
+        "characters.py", *small, "--net", net, "--epochs", 6, "--batch-size", 8, "--text", text, "--lr", 0.02, *saved
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["test_bits"] == result["history"]["val_bits"][-1] < 2.5
+    assert len(result["history"]["val_bits"]) == 6
+    assert f"{result['test_bits']:.3f} bits a character after 6 epochs" in done.stdout
+    assert done.stdout.count(" bits: 'The ") == 6
+    again = run("characters.py", *small, "--generate", tmp_path / "model")
+    assert (again.returncode, again.stderr) == (0, "")
+    written = done.stdout.rpartition(" s\n\n")[2]
+    assert again.stdout == f"numpy on cpu: asked for by name\n{written}"
+    assert len(written) == len("The ") + 30 + len("\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--features", "30"], "characters.py: error: argument --features: must be a multiple of 4"),
+        (["--dropout", "1"], "characters.py: error: argument --dropout: must be at least 0 and below 1"),
+        (["--temperature", "-1"], "characters.py: error: argument --temperature: must be above 0"),
+        (["--generate", "/no/model"], "error: cannot read /no/model: No such file or directory"),
+        (["--text", "/no/text"], "error: [Errno 2] No such file or directory: '/no/text'"),
+    ],
+    ids=["features", "dropout", "temperature", "generate", "text"],
+)
+def test_characters_refuses_in_one_line(arguments, message):
+    done = run("characters.py", "--backend", "numpy", *arguments)
+    assert done.returncode > 0
+    assert done.stderr.splitlines()[-1] == message
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("name", ["numpy", pytest.param("strict", marks=pytest.mark.slow)])
 def test_theta_solves_two_spirals_by_hand_and_by_scipy(name):
     pytest.importorskip("scipy", reason="the example's second half is SciPy's L-BFGS, and SciPy is not installed")
