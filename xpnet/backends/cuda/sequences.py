@@ -30,7 +30,7 @@ class Sequences:
     ) -> tuple[Array, Any] | None:
         """y = p v,  p = softmax(q kᵀ / √d), and the pullback, with p's few maps and sums as one kernel each way.
 
-        Heads are copied into one piece first: their products, three forward and back for each, then need no copy.
+        Queries, keys and values are copied into one piece first, all by one kernel: each is multiplied twice.
         """
         shape, matmul = (*q.shape[:3], k.shape[2]), self.matmul
         arrays = (q, k, v) if keep is None else (q, k, v, keep)
