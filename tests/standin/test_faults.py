@@ -65,6 +65,17 @@ def test_fits_of_one_epoch_come_to_launches(calls, labels, where):
     close(scenarios.home(one), scenarios.home(plain))
 
 
+@pytest.mark.parametrize("kind", ["uint8", "int64"])
+def test_fits_on_new_tokens_come_to_launches(calls, kind):
+    net = xn.Masked(xn.Embedding(11, 8), xn.Pooled(), xn.Linear(8, 3))
+    one, rng, kept = xn.Model(net, xn.cross_entropy, xn.SGD(0.1), backend="cupy"), np.random.default_rng(0), []
+    for _ in range(5):
+        data = rng.integers(0, 11, (32, 6)).astype(kind), np.ones((32, 6), bool)
+        kept.append(tuple(map(one.backend.asarray, data)))
+        one.fit(kept[-1], rng.integers(0, 3, 32), epochs=1, batch_size=8)
+    assert calls == ["warm-up", "capture", "launch", "launch", "launch"]
+
+
 def test_each_of_two_batch_sizes_keeps_its_graph(calls):
     x, y = scenarios.bytes_and_labels(64)
     one = model()

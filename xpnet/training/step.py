@@ -186,12 +186,16 @@ class Step(Judging):
 
     def batch(self, fixed: tuple[Array, Array], index: Array) -> tuple[Array, Array]:
         """Gather one minibatch of inputs and targets."""
-        numbers: Callable[..., tuple[Array, Array]] = self.backend.native(gather)  # of tokens it would make numbers
+        take: Callable[..., tuple[Array, Array]] = self.backend.native(gather)
         x, y = fixed
+
+        def some(part: Array, tokens: int) -> tuple[Array, Array]:
+            dtype = str(part.dtype).rpartition(".")[2] if tokens else self.dtype  # tokens stay what they are
+            return take(self.backend.xp, part, y, index, dtype)
+
         if not isinstance(x, tuple):
-            return (gather if self._tokens else numbers)(self.backend.xp, x, y, index, self.dtype)
-        takes = (gather if self.net.tokens(k) else numbers for k in range(len(x)))
-        pairs = [take(self.backend.xp, part, y, index, self.dtype) for take, part in zip(takes, x, strict=True)]
+            return some(x, self._tokens)
+        pairs = [some(part, self.net.tokens(k)) for k, part in enumerate(x)]
         return tuple(part for part, _ in pairs), pairs[0][1]
 
     @cached_property
