@@ -188,14 +188,10 @@ class Step(Judging):
         """Gather one minibatch of inputs and targets."""
         take: Callable[..., tuple[Array, Array]] = self.backend.native(gather)
         x, y = fixed
-
-        def some(part: Array, tokens: int) -> tuple[Array, Array]:
-            dtype = str(part.dtype).rpartition(".")[2] if tokens else self.dtype  # tokens stay what they are
-            return take(self.backend.xp, part, y, index, dtype)
-
         if not isinstance(x, tuple):
-            return some(x, self._tokens)
-        pairs = [some(part, self.net.tokens(k)) for k, part in enumerate(x)]
+            return take(self.backend.xp, x, y, index, _named(x) if self._tokens else self.dtype)
+        kinds = (_named(part) if self.net.tokens(k) else self.dtype for k, part in enumerate(x))
+        pairs = [take(self.backend.xp, part, y, index, kind) for kind, part in zip(kinds, x, strict=True)]
         return tuple(part for part, _ in pairs), pairs[0][1]
 
     @cached_property
@@ -291,6 +287,11 @@ class Step(Judging):
     @cached_property
     def _others(self) -> list["Step"]:
         return []
+
+
+def _named(tokens: Array) -> str:
+    """Return the name of their type: tokens stay what they are."""
+    return str(tokens.dtype).rpartition(".")[2]
 
 
 def _place(state: State) -> str:
