@@ -19,6 +19,8 @@ import xpnet as xn
 VOCABULARY = "\n" + "".join(map(chr, range(32, 127)))
 """The characters, whatever the text: a line's end and ASCII's; each other one becomes a question mark."""
 
+PEAK_RATES = mnist.PEAK_RATES | {"adamw": 2e-3}
+
 
 def arguments() -> argparse.Namespace:
     parser = mnist.common_arguments(__doc__, epochs=12, optimizer="adamw")
@@ -143,7 +145,7 @@ def train(args: argparse.Namespace, backend: xn.Backend) -> None:
 
 def program() -> None:
     args = arguments()
-    args.lr = args.lr or mnist.PEAK_RATES[args.optimizer]
+    args.lr = args.lr or PEAK_RATES[args.optimizer]
     backend = xn.backend(args.backend)
     print(f"{backend.name} on {backend.device}: {backend.reason}")
     if args.generate:
