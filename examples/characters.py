@@ -19,7 +19,7 @@ import xpnet as xn
 VOCABULARY = "\n" + "".join(map(chr, range(32, 127)))
 """The characters, whatever the text: a line's end and ASCII's; each other one becomes a question mark."""
 
-PEAK_RATES = mnist.PEAK_RATES | {"adamw": 2e-3}
+PEAK_RATES = mnist.PEAK_RATES | {"adamw": 4e-3}
 
 
 def arguments() -> argparse.Namespace:
@@ -29,7 +29,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--blocks", type=mnist.positive, default=2, help="of the transformer, or layers of the GRU")
     parser.add_argument("--features", type=fours, default=128, help="of each position, for 4 heads to share")
     parser.add_argument("--length", type=mnist.positive, default=128, help="characters that are seen at a time")
-    parser.add_argument("--dropout", type=share, default=0.1)
+    parser.add_argument("--dropout", type=share, default=0.0)
     parser.add_argument("--text", type=Path, metavar="PATH", help="learn this text")
     parser.add_argument("--generate", type=Path, metavar="PATH", help="write with this model, and train nothing")
     parser.add_argument("--prompt", default="The ", help="what the writing begins with")
@@ -76,9 +76,8 @@ def windows(tokens: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
 def transformer(args: argparse.Namespace) -> xn.Layer:
     """A small GPT: what it reads and what it predicts share a table."""
     n, drop = args.features, args.dropout
-    blocks = [xn.TransformerBlock(n, heads=4, causal=True, dropout=drop) for _ in range(args.blocks)]
-    first = xn.Embedding(len(VOCABULARY), n, scale=0.02), xn.Positions(args.length, n), xn.Dropout(drop)
-    return xn.Tied(*first, *blocks, xn.LayerNorm(n))
+    blocks = [xn.TransformerBlock(n, heads=4, causal=True, dropout=drop, rotary=True) for _ in range(args.blocks)]
+    return xn.Tied(xn.Embedding(len(VOCABULARY), n, scale=0.1), *blocks, xn.LayerNorm(n))
 
 
 def gru(args: argparse.Namespace) -> xn.Layer:
@@ -115,7 +114,7 @@ def write(model: xn.Model, args: argparse.Namespace, count: int) -> str:
 
 def new_model(args: argparse.Namespace, backend: xn.Backend, samples: int) -> xn.Model:
     """Return an untrained model; its learning rate rises and falls once over all the steps."""
-    schedule = xn.one_cycle(args.lr, steps=args.epochs * -(-samples // args.batch_size))
+    schedule = xn.one_cycle(args.lr, rise=0.1, steps=args.epochs * -(-samples // args.batch_size))
     settings = {"momentum": 0.9} if args.optimizer == "momentum" else {}
     settings |= {"weight_decay": 0.01} if args.optimizer == "adamw" else {}
     optimizer = mnist.OPTIMIZERS[args.optimizer](schedule, clip_norm=1.0, **settings)

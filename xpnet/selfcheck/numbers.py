@@ -63,7 +63,7 @@ from xpnet.testing.trial import draw_trial
 
 Figures = dict[str, Any]
 
-ELEMENTWISE, PRODUCT, STEPS = 64, 256, 4096
+ELEMENTWISE, PRODUCT, STEPS = 64, 256, 256
 """Tolerances, in units of eps times the largest number of the answer: for one operation after another, for sums of
 hundreds, for a hundred optimizer steps. They allow for fused multiply-add, for sums in another order, and for
 subnormal numbers that are flushed to zero."""
@@ -250,12 +250,16 @@ def rules(backend: Backend, quick: bool) -> Figures:
 
 
 def all_optimizers(backend: Backend, quick: bool) -> Figures:
-    """A hundred steps of each optimizer on a quadratic, against NumPy."""
+    """A hundred steps of each optimizer on a quadratic, against NumPy.
+
+    θ starts off 0: from a tiny gradient NAdam swings so wildly that the last bit of θ decides where it goes.
+    """
     errors = []
     for optimizer in OPTIMIZERS:
 
         def task(one: Backend, array: Any, rng: Any, optimizer: Optimizer = optimizer) -> Sequence[Array]:
-            theta, curvature = array(rng.normal(size=500)), array(rng.uniform(0.1, 2.0, 500))
+            start = rng.uniform(1.0, 2.0, 500) * rng.choice([-1.0, 1.0], 500)
+            theta, curvature = array(start), array(rng.uniform(0.1, 2.0, 500))
             state = optimizer.init(theta)
             for _ in range(100):
                 new = optimizer.update(theta, theta * curvature, state.slots, optimizer.row(state.t), backend=one)
