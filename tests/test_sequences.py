@@ -138,6 +138,14 @@ def test_nobody_reads_from_padding(backend):
         assert_close(backend, backend.asarray(y[n : n + 1, :length]), backend.asnumpy(alone), multiple=64)
 
 
+def test_a_mask_may_be_of_booleans(backend):
+    net = xn.Masked(xn.MultiHeadAttention(4, 2), xn.Pooled("last"))
+    theta, x = net.init(0, backend), backend.asarray(np.ones((2, 3, 4), "float32"))
+    masks = (np.asarray([[1, 1, 0], [1, 0, 0]], kind) for kind in ("bool", "int32"))
+    one, other = (net(theta, (x, backend.asarray(mask)))[0] for mask in masks)
+    assert np.array_equal(backend.asnumpy(one), backend.asnumpy(other))
+
+
 def test_where_all_is_padding_nothing_is_read(backend):
     rng = np.random.default_rng(3)
     layer, x = xn.MultiHeadAttention(4, 2, causal=True), rng.normal(size=(1, 3, 4))

@@ -298,7 +298,7 @@ def _as_read(backend: Backend, x: Array, theta: Array, tokens: int) -> Array:
     if tokens:
         if not backend.xp.isdtype(x.dtype, ("integral", "bool")):
             raise TypeError(f"expected tokens, integers in 0..{tokens - 1}, got {x.dtype}: cast them with astype")
-        return x
+        return backend.xp.astype(x, backend.xp.uint8) if x.dtype == backend.xp.bool else x
     if x.dtype == theta.dtype:
         return x
     if is_floating(backend.xp, x):
