@@ -249,7 +249,7 @@ SETTINGS = [
     (lambda: xn.MultiHeadAttention(10, 3), "MultiHeadAttention: heads must divide 10 features, got 3"),
     (lambda: xn.TransformerBlock(10, 4), "MultiHeadAttention: heads must divide 10 features, got 4"),
     (lambda: xn.MultiHeadAttention(6, 2, rotary=True), NO_PAIRS),
-    (lambda: xn.Pooled("max"), 'Pooled: how must be "mean" or "last", got \'max\''),
+    (lambda: xn.Pooled("max"), 'Pooled: how must be "mean", "last" or "first", got \'max\''),
 ]
 
 
