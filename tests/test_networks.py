@@ -176,8 +176,9 @@ def test_wrong_shapes_are_named_by_path():
     )
     assert message(ShapeError, net.output_shape, (2, 4)) == where
     assert message(ShapeError, net.summary, (2, 4)) == where
-    axes = "got (2, 5, 4): it takes 2 axes, not 3, and Flatten() would make 20 features of the rest"
-    assert message(ShapeError, xn.Linear(4, 3).output_shape, (2, 5, 4)).endswith(axes)
+    assert xn.Linear(4, 3).output_shape((2, 5, 4)) == (2, 5, 3)
+    axes = "got (2, 4, 5): the last axis must have 4 features, and Flatten() would make 20 of all"
+    assert message(ShapeError, xn.Linear(4, 3).output_shape, (2, 4, 5)).endswith(axes)
     alone = "Linear(4→3) expects input (N, 4), got (4,): give it a batch, one sample a row"
     assert message(ShapeError, xn.Linear(4, 3).output_shape, (4,)) == alone
     residual = xn.Sequential(xn.Residual(xn.Linear(3, 2)))
