@@ -169,7 +169,7 @@ def test_cosine_is_final_for_ever_after():
         ),
         (lambda: warm_restarts(0.1, 5, growth=1.5), "warm_restarts: growth must be an integer of at least 1, got 1.5"),
         (lambda: polynomial(0.1, 5, power=-1), "polynomial: power must be a number of at least 0, got -1"),
-        (lambda: polynomial(0.1), "polynomial: steps must be an integer of at least 1, got None"),
+        (lambda: polynomial(0.1), "polynomial: give steps= or epochs=, how long it takes"),
         (lambda: cosine(0.1, epochs=0), "cosine: epochs must be a number above 0, got 0"),
         (lambda: step_decay(0.1, epochs="2"), "step_decay: epochs must be a number above 0, got '2'"),
         (lambda: scaled("0.1", 2.0), "scaled: lr must be a number of at least 0, got '0.1'"),
