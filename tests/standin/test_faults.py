@@ -98,6 +98,7 @@ def test_data_that_were_changed_where_they_lie_are_read_anew():
 
 
 def test_new_data_leave_no_memory_behind():
+    gc.collect()  # what earlier tests have let go is not to be freed in between
     one, used = model(), []
     pool = one.backend.cupy.get_default_memory_pool()
     for seed in range(8):
