@@ -1,6 +1,7 @@
 """Layers for sequences: gradients over their settings, values beside plain loops, masks, and what they refuse."""
 
 import re
+import tracemalloc
 from itertools import product
 
 import numpy as np
@@ -214,7 +215,51 @@ def test_an_embedding_adds_up_what_came_for_each_token(backend, count):
 # Recompute
 
 
-@pytest.mark.skip_backend("jax", reason="compiles each operation: there it is trained compiled, in benchmarks")
+def eight_blocks(wrap):
+    blocks = (xn.TransformerBlock(16, 2, causal=True) for _ in range(8))
+    return xn.Sequential(*(wrap(block) for block in blocks))
+
+
+def gradient(net, backend):
+    """Return a function of θ and x that goes forward and back."""
+
+    def run(theta, x):
+        y, backward = net(theta, x, True, key=1, backend=backend)
+        return backward(y)
+
+    return run
+
+
+def test_recompute_on_eight_blocks_takes_less_than_half_of_the_memory():
+    found, peaks, backend = [], [], xn.backend("numpy")
+    x = np.random.default_rng(8).normal(size=(8, 32, 16)).astype("float32")
+    theta = eight_blocks(xn.Sequential).init(0, backend)
+    for wrap in (xn.Sequential, xn.Recompute):
+        tracemalloc.start()
+        found.append(gradient(eight_blocks(wrap), backend)(theta, x))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert np.array_equal(*found)
+    assert peaks[1] < 0.5 * peaks[0], peaks
+
+
+def test_recompute_takes_less_memory_where_a_step_is_compiled():
+    """The compiler would keep what it finds computed twice: `afresh` hides it."""
+    jax = pytest.importorskip("jax", reason="JAX is what compiles, and it is not installed")
+    backend, found, sizes = xn.backend("jax"), [], []
+    x = backend.asarray(np.random.default_rng(9).normal(size=(512, 64)).astype("float32"))
+    layers = xn.Linear(64, 64), xn.Tanh(), xn.Linear(64, 64), xn.Tanh(), xn.Linear(64, 64), xn.Tanh()
+    for wrap in (xn.Sequential, xn.Recompute):
+        net = xn.Sequential(*(wrap(*layers) for _ in range(4)))
+        theta = net.init(0, backend)
+        program = jax.jit(gradient(net, backend)).lower(theta, x).compile()
+        sizes.append(program.memory_analysis().temp_size_in_bytes)
+        found.append(np.asarray(program(theta, x)))
+    np.testing.assert_allclose(*found, rtol=0, atol=1e-4 * np.max(np.abs(found[0])))
+    assert sizes[1] < 0.7 * sizes[0], sizes
+
+
+@pytest.mark.skip_backend("jax", reason="compiles each operation: it is compiled whole in the test above")
 def test_recompute_has_the_same_bits(backend):
     def run(*layers):
         net = xn.Sequential(*layers, xn.Linear(8, 3))
@@ -232,7 +277,7 @@ def test_recompute_has_the_same_bits(backend):
 
 def test_recompute_draws_the_same_masks_again(backend):
     if backend.name == "jax":
-        pytest.skip("compiles each operation: there it is trained compiled, in benchmarks")
+        pytest.skip("compiles each operation: that masks are the same bits there is shown in test_random.py")
     layer = xn.Recompute(xn.Dropout(0.5))
     y, backward = layer.forward((), backend.asarray(np.ones((4, 50)), dtype="float64"), Context(backend, True, 9))
     dx, _ = backward(backend.asarray(np.ones((4, 50)), dtype="float64"))
@@ -327,7 +372,9 @@ def test_tokens_on_the_device_are_looked_at_too(backend):
 
 def test_a_masked_model_trains_and_comes_back(tmp_path, backend):
     if backend.name in ("strict", "jax"):
-        pytest.skip("takes too long there; its gradients are checked above")
+        pytest.skip(
+            "takes half a minute there; other networks of sequences are trained on it in test_sequences_pytorch.py"
+        )
     net = xn.Masked(xn.Embedding(V, 4), xn.TransformerBlock(4, 2, dropout=0.1), xn.Pooled(), xn.Linear(4, 2))
     model = xn.Model(net, xn.cross_entropy, xn.Adam(1e-2), backend=backend)
     rng = np.random.default_rng(7)
