@@ -50,8 +50,6 @@ def data() -> tuple[np.ndarray, np.ndarray]:
 def xpnet(name: str) -> Turn:
     """Return some steps of xpnet's training on a backend; `numpy` is without Numba, `numpy+fast` with it."""
     import xpnet as xn
-    from xpnet.backends import fused
-    from xpnet.data.source import Arrays
 
     def part(nin: int, nout: int) -> tuple[Any, ...]:
         return xn.Conv2d(nin, nout, 3, padding=1, bias=False), xn.BatchNorm(nout), xn.ReLU()
@@ -59,11 +57,20 @@ def xpnet(name: str) -> Turn:
     a, b, c = WIDTHS
     head = xn.Flatten(), xn.Dropout(0.3), xn.Linear(49 * c, 10)
     net = xn.Sequential(*part(1, a), xn.MaxPool2d(2), *part(a, b), xn.MaxPool2d(2), *part(b, c), *head)
+    return training(net, name, data(), BATCH)
+
+
+def training(net: Any, name: str, arrays: tuple[np.ndarray, np.ndarray], batch: int) -> Turn:
+    """Return all the steps that some samples make, by a network with cross-entropy and Adam on a backend."""
+    import xpnet as xn
+    from xpnet.backends import fused
+    from xpnet.data.source import Arrays
+
     library, _, fast = name.partition("+")
     model = xn.Model(net, xn.cross_entropy, xn.Adam(1e-3), backend=library)
     backend, state = model.backend, [model.state]
-    source = Arrays(*map(backend.asarray, data()), backend)
-    block, available = np.arange(STEPS * BATCH, dtype=np.int32).reshape(STEPS, BATCH), fused.fused_available
+    source = Arrays(*map(backend.asarray, arrays), backend)
+    block, available = np.arange(len(source), dtype=np.int32).reshape(-1, batch), fused.fused_available
 
     def turn() -> None:
         fused.fused_available = available if fast or library != "numpy" else lambda: False

@@ -21,7 +21,7 @@ if __name__ == "__main__":  # read when the libraries are loaded
 import numpy as np
 
 from benchmarks import machine
-from benchmarks.images import Turn, beside, timed
+from benchmarks.images import Turn, beside, timed, training
 
 HERE = Path(__file__).resolve().parent / "sequences"
 TOKENS, STEPS = 96, 2
@@ -52,24 +52,11 @@ def data(size: Size) -> tuple[np.ndarray, np.ndarray]:
 def xpnet(name: str, size: Size) -> Turn:
     """Return some steps of xpnet's training on a backend; `numpy` is without Numba, `numpy+fast` with it."""
     import xpnet as xn
-    from xpnet.backends import fused
-    from xpnet.data.source import Arrays
 
     blocks = [xn.TransformerBlock(size.n, size.heads, causal=True) for _ in range(size.blocks)]
     first = xn.Embedding(TOKENS, size.n, scale=0.02), xn.Positions(size.length, size.n)
     net = xn.Tied(*first, *blocks, xn.LayerNorm(size.n))
-    library, _, fast = name.partition("+")
-    model = xn.Model(net, xn.cross_entropy, xn.Adam(1e-3), backend=library)
-    backend, state = model.backend, [model.state]
-    source = Arrays(*map(backend.asarray, data(size)), backend)
-    block, available = np.arange(STEPS * size.batch, dtype=np.int32).reshape(STEPS, -1), fused.fused_available
-
-    def turn() -> None:
-        fused.fused_available = available if fast or library != "numpy" else lambda: False
-        state[0] = model.step.many(state[0], source, block).state
-        fused.fused_available = available
-
-    return turn
+    return training(net, name, data(size), size.batch)
 
 
 def pytorch(size: Size) -> Turn:

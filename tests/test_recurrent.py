@@ -31,9 +31,7 @@ def padded(layer, shape):
 def one_is_enough(backend, cell):
     """Skip all but one kind where each costs seconds: JAX compiles every operation for every shape."""
     if backend.name == "jax" and cell != "lstm":
-        pytest.skip(
-            "JAX compiles a program for each case, seconds each: the LSTM is tried, whose loop the others share"
-        )
+        pytest.skip("JAX compiles seconds for each case: the LSTM is tried, whose loop the others share")
 
 
 @pytest.mark.parametrize(

@@ -372,9 +372,7 @@ def test_tokens_on_the_device_are_looked_at_too(backend):
 
 def test_a_masked_model_trains_and_comes_back(tmp_path, backend):
     if backend.name in ("strict", "jax"):
-        pytest.skip(
-            "takes half a minute there; other networks of sequences are trained on it in test_sequences_pytorch.py"
-        )
+        pytest.skip("takes half a minute there; another network is trained in test_sequences_pytorch.py")
     net = xn.Masked(xn.Embedding(V, 4), xn.TransformerBlock(4, 2, dropout=0.1), xn.Pooled(), xn.Linear(4, 2))
     model = xn.Model(net, xn.cross_entropy, xn.Adam(1e-2), backend=backend)
     rng = np.random.default_rng(7)
