@@ -51,13 +51,20 @@ def test_another_seed_writes_another_text():
     assert len(set(texts)) == 3
 
 
-def test_a_text_longer_than_the_positions_goes_on_from_its_last_half():
-    writer = model(NETS["learned positions"])
-    text = xn.generate(writer, [1, 2, 3, 4], 4, temperature=0)
-    assert len(text) == 8
-    for t, seen in ((6, 6), (7, 3)):  # the seventh token is written with all six positions, the eighth with three again
+@pytest.mark.parametrize("seed", range(8))
+def test_a_text_longer_than_the_positions_goes_on_from_its_last_half(seed):
+    net = xn.Sequential(xn.Embedding(V, 8), xn.Positions(6, 8, scale=1.0), xn.GRU(8, 8), xn.Linear(8, V))
+    writer = xn.Model(net, xn.cross_entropy, xn.SGD(0.1), seed=seed, backend="numpy")
+    text = xn.generate(writer, np.random.default_rng(seed).integers(0, V, 4), 6, temperature=0)
+    assert len(text) == 10
+    for t, seen in ((6, 6), (7, 3), (8, 4), (9, 5)):  # with all six positions, then with three again, four, five
         scores = writer.predict(text[None, t - seen : t])[0, -1]
         assert text[t] == np.argmax(scores)
+
+
+def test_every_token_is_drawn_anew():
+    writer = model(xn.Tied(xn.Embedding(V, 8, scale=0.0)))  # all tokens are as likely
+    assert set(xn.generate(writer, [1], 60).tolist()) == set(range(V))
 
 
 def test_several_texts_at_once_are_each_its_own():
