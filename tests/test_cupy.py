@@ -16,7 +16,6 @@ from xpnet import backends, losses, optimizers
 from xpnet.backends import cupy as backend_module
 from xpnet.backends.base import Backend
 from xpnet.backends.cuda import cublaslt, graph, kernels
-from xpnet.data.source import Arrays
 from xpnet.errors import BackendError
 from xpnet.layers import Context
 from xpnet.layers.fused import Chain
@@ -258,7 +257,7 @@ def test_a_call_that_is_cut_off_changes_nothing_and_the_next_works(kind, at):
         return result
 
     one.step = replace(one.step, compiled=backend.compile(planned))
-    source = Arrays(*(backend.asarray(a) for a in data()), backend)
+    source = tuple(backend.asarray(a) for a in data())
     for call in range(4):
         block = np.arange(64, dtype=np.int32).reshape(4, 16) + call
         before = np.array(backend.asnumpy(one.theta))
@@ -270,7 +269,7 @@ def test_a_call_that_is_cut_off_changes_nothing_and_the_next_works(kind, at):
             np.testing.assert_array_equal(backend.asnumpy(one.theta), before)
             outcome = one.step.many(one.state, source, block)
         one.holder.state = outcome.state
-        reference.holder.state = reference.step.many(reference.state, Arrays(*data(), reference.backend), block).state
+        reference.holder.state = reference.step.many(reference.state, data(), block).state
     assert count >= at
     close(backend.asnumpy(one.theta), reference.theta, 2e-5)
 
@@ -387,14 +386,14 @@ def test_host_arrays_in_a_compiled_step_are_refused():
     with pytest.raises(
         TypeError, match=r"a compiled step takes arrays on <CUDA Device 0>, got a numpy array on cpu: use"
     ):
-        one.step.many(one.state, Arrays(x, y, one.backend), np.arange(32, dtype=np.int32).reshape(2, 16))
+        one.step.many(one.state, (x, y), np.arange(32, dtype=np.int32).reshape(2, 16))
     np.testing.assert_array_equal(one.backend.asnumpy(one.theta), before)
 
 
 def test_arrays_of_another_gpu_are_refused():
     one = model(fake_cupy.fake_backend())
     x, y = data()
-    source = Arrays(fake_cupy.ndarray(x, device=1), fake_cupy.ndarray(y), one.backend)
+    source = (fake_cupy.ndarray(x, device=1), fake_cupy.ndarray(y))
     with pytest.raises(TypeError, match="takes arrays on <CUDA Device 0>, got a fake_cupy array on <CUDA Device 1>"):
         one.step.many(one.state, source, np.arange(32, dtype=np.int32).reshape(2, 16))
 

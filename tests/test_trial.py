@@ -11,6 +11,7 @@ import xpnet as xn
 from xpnet.arrays import namespace
 from xpnet.errors import DataError, DataWarning
 from xpnet.layers import Layer
+from xpnet.training.feeding import Feeding
 from xpnet.training.trial import check_parts, fitting_metrics, try_parts
 
 X = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
@@ -145,7 +146,7 @@ def tried(backend, loss=xn.mean_squared_error, metrics=None, y=X[:, :1], outputs
     """Try the functions; return the one line they are refused with."""
     x, y = backend.asarray(X[:n]), backend.asarray(y[:n])
     with pytest.raises(DataError) as caught:
-        try_parts(xn.Linear(4, outputs), loss, metrics or {}, x, y, backend, "float32")
+        try_parts(xn.Linear(4, outputs), loss, metrics or {}, (x, y), backend, "float32")
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -235,8 +236,8 @@ def test_what_behaves_is_called_once_and_changes_nothing(backend):
     x, y = backend.asarray(X), backend.asarray(X[:, :2])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        try_parts(xn.Linear(4, 2), loss, {"m": metric}, x, y, backend, "float64")
-        try_parts(xn.Linear(4, 1), loss, {"m": metric, "r2": xn.metrics.r2}, x, y[:, :1], backend, "float32")
+        try_parts(xn.Linear(4, 2), loss, {"m": metric}, (x, y), backend, "float64")
+        try_parts(xn.Linear(4, 1), loss, {"m": metric, "r2": xn.metrics.r2}, (x, y[:, :1]), backend, "float32")
     assert seen == [((3, 2), "float64", (3, 2)), ((2, 1), "float32", (2, 1))]
     assert np.array_equal(backend.asnumpy(y), X[:, :2])
 
@@ -248,8 +249,7 @@ def test_numpy_scalars_are_values_on_numpy():
             xn.Linear(4, 1),
             lambda p, t, kind=kind: (kind(0.5), squared(p, t)[1]),
             {"m": lambda p, t, kind=kind: kind(0.5)},
-            X,
-            X[:, :1],
+            (X, X[:, :1]),
             backend,
             "float32",
         )
@@ -260,13 +260,13 @@ def test_logarithms_of_zero_and_errors_that_numpy_is_set_to_raise():
         return np.mean(target * np.log(prediction - 0.5)), target / (prediction - 0.5)
 
     with np.errstate(all="raise"):
-        try_parts(xn.Linear(4, 1), entropy, {}, X, X[:, :1], xn.backend("numpy"), "float32")
+        try_parts(xn.Linear(4, 1), entropy, {}, (X, X[:, :1]), xn.backend("numpy"), "float32")
 
 
 def test_functions_of_xpnet_are_not_called(backend, monkeypatch):
     monkeypatch.setattr(type(backend), "abstractly", lambda *_: pytest.fail("tried"))
     x, y = backend.asarray(X), backend.asarray(np.zeros(6, "int32"))
-    try_parts(xn.Linear(4, 3), xn.cross_entropy, {"accuracy": xn.metrics.accuracy}, x, y, backend, "float32")
+    try_parts(xn.Linear(4, 3), xn.cross_entropy, {"accuracy": xn.metrics.accuracy}, (x, y), backend, "float32")
 
 
 def test_jax_compiles_nothing():
@@ -275,7 +275,7 @@ def test_jax_compiles_nothing():
     x, y = backend.asarray(X), backend.asarray(X[:, :1])
     jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: compiled.append(name))
     try:
-        try_parts(xn.Linear(4, 1), squared, {"m": lambda p, t: p[0, 0]}, x, y, backend, "float32")
+        try_parts(xn.Linear(4, 1), squared, {"m": lambda p, t: p[0, 0]}, (x, y), backend, "float32")
         assert not [name for name in compiled if "backend_compile" in name]
         jax.jit(lambda x: x * 3.25)(x)
         assert [name for name in compiled if "backend_compile" in name], "the listener hears compilations"
@@ -320,9 +320,9 @@ def test_r2_of_an_epoch_is_that_of_all_its_samples(backend, rng):
 def test_the_same_targets_are_compiled_for_once(rng):
     x, y = probabilities(rng, 40)
     model = xn.Model(xn.Linear(3, 1), xn.mean_squared_error, xn.SGD(0.01), backend="numpy", metrics=["r2"])
-    first = model.step.on(model._admit(x, y))
-    assert model.step.on(model._admit(x, y)) is first
-    assert model.step.on(model._admit(x, 2 * y)) is not first
+    first = model.step.on(Feeding(model.step).samples(x, y))
+    assert model.step.on(Feeding(model.step).samples(x, y)) is first
+    assert model.step.on(Feeding(model.step).samples(x, 2 * y)) is not first
 
 
 def test_a_metric_of_ones_own_sees_all_predictions(backend, rng):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from xpnet import metrics, schedules
 from xpnet.backends import Backend, available_backends, backend, use
 from xpnet.data import datasets
+from xpnet.data.rows import Rows
 from xpnet.errors import (
     BackendError,
     CheckpointError,
@@ -160,6 +161,7 @@ __all__ = [
     "Recompute",
     "ReduceOnPlateau",
     "Residual",
+    "Rows",
     "Scale",
     "Sequential",
     "ShapeError",

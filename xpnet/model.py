@@ -11,7 +11,8 @@ from xpnet.backends import Backend
 from xpnet.backends import backend as find_backend
 from xpnet.backends.base import at_work
 from xpnet.data import door
-from xpnet.data.source import Arrays, Validation
+from xpnet.data.source import Samples, Validation
+from xpnet.data.stream import is_source
 from xpnet.errors import DataError
 from xpnet.files import checkpoint
 from xpnet.layers import Layer
@@ -20,12 +21,13 @@ from xpnet.optimizers import Optimizer
 from xpnet.training import evaluation, parts, trial
 from xpnet.training.assembly import Assembly
 from xpnet.training.callbacks import Callback, Callbacks
+from xpnet.training.feeding import Feeding, is_iterable, read_inputs
 from xpnet.training.history import History
 from xpnet.training.holder import Holder
 from xpnet.training.loop import Loop
 from xpnet.training.progress import say, shown
 from xpnet.training.state import Run, State
-from xpnet.training.step import Step
+from xpnet.training.step import BATCH, Step
 
 
 class Model(Assembly):
@@ -75,7 +77,7 @@ class Model(Assembly):
     def fit(
         self,
         x: Any,
-        y: Any,
+        y: Any = None,
         epochs: int = 1,
         batch_size: int = 128,
         validation: Validation = None,
@@ -84,14 +86,27 @@ class Model(Assembly):
         checkpoint: str | PathLike[str] | None = None,
         every: int | None = None,
         accumulate: int = 1,
+        sample_weight: Any = None,
+        class_weight: Any = None,
+        steps_per_epoch: int | None = None,
     ) -> History:
         """Train for some epochs on x (N, …) and y (N, …), and return their History. Where the network begins with
         `Parallel`, x may be a tuple of inputs.
 
         Each epoch visits the samples in a new random order, in minibatches, the last short one included. Arrays of the
         model's own library and device stay where they are; NumPy arrays and lists are copied there once. `validation`
-        is a pair (x, y), a share or a number of samples held out at random. `progress` shows a bar: by default on a
-        terminal. Ctrl-C stops after the steps under way and keeps the model; a second one raises KeyboardInterrupt.
+        is a pair (x, y), with weights (x, y, weights), or what else x may be; or a share or a number of samples held
+        out at random. `progress` shows a bar: by default on a terminal. Ctrl-C stops after the steps under way and
+        keeps the model; a second one raises KeyboardInterrupt.
+
+        Without y, x is a source, `len()` and `x[rows] -> (x, y)` or `(x, y, weights)`, such as `xn.Rows`, which is read
+        a block at a time: its order is that of arrays, to the same bits. Or x gives batches one after the other: a
+        loader, a generator, a list of pairs. They come as they are, `batch_size` or not, unshuffled, and `resume`
+        skips those that the epoch has seen. `steps_per_epoch` batches make an epoch then; left out, all there are.
+
+        `sample_weight` w (N,), 0 or more: losses and metrics are means Σ w·l / Σ w, of each batch and of all in the
+        history; 0 leaves a sample out. `class_weight`, {class: weight} or "balanced", n / (C · n_c), multiplies it by
+        what a sample's class counts, here and in the validation.
 
         `checkpoint` is a file to which the model is saved after each epoch, and within it after every `every` steps or
         a few more. If training is cut off, `xn.load(checkpoint).resume(x, y)` goes on, to the same bits.
@@ -105,35 +120,40 @@ class Model(Assembly):
         """
         epochs, batch_size = door.check_settings(epochs, batch_size)
         run = Run(self.epoch, self.epoch + epochs, batch_size, door.count("accumulate", accumulate))
-        return self._train(run, x, y, validation, callbacks, progress, checkpoint, every)
+        data = Feeding(self.step, class_weight, steps_per_epoch), x, y, sample_weight
+        return self._train(run, data, validation, callbacks, progress, checkpoint, every)
 
     def resume(
         self,
         x: Any,
-        y: Any,
+        y: Any = None,
         validation: Validation = None,
         callbacks: Sequence[Callback] = (),
         progress: bool | None = None,
         checkpoint: str | PathLike[str] | None = None,
         every: int | None = None,
+        sample_weight: Any = None,
+        class_weight: Any = None,
+        steps_per_epoch: int | None = None,
     ) -> History:
         """Go on with the call of `fit` that was cut off, to its last epoch; the History begins with its first.
 
-        Data, validation and callbacks are those that `fit` was given: they are not in the file. The outcome has the
-        same bits as without the interruption, on the same machine and backend, where the library is deterministic.
+        Data, their weights, validation and callbacks are those that `fit` was given: they are not in the file. The
+        outcome has the same bits as without the interruption, on the same machine and backend, where the library is
+        deterministic; of batches that come one after the other if they are the same ones, which nothing can tell.
         DataError if there is nothing to go on with, or the data or the callbacks are others.
         """
         run = self.underway
         if run is None:
             raise DataError("there is nothing to resume, the training was finished: call fit for more epochs")
-        return self._train(run, x, y, validation, callbacks, progress, checkpoint, every)
+        data = Feeding(self.step, class_weight, steps_per_epoch), x, y, sample_weight
+        return self._train(run, data, validation, callbacks, progress, checkpoint, every)
 
     @at_work
     def _train(
         self,
         run: Run,
-        x: Any,
-        y: Any,
+        data: tuple[Feeding, Any, Any, Any],
         validation: Validation,
         callbacks: Sequence[Callback],
         progress: bool | None,
@@ -141,12 +161,12 @@ class Model(Assembly):
         every: int | None,
     ) -> History:
         """Go on with a run, saving to `path`."""
-        source, held = self._admit(x, y), None
-        if isinstance(validation, tuple) and len(validation) == 2:
-            held = self._admit(*validation)
-        elif validation is not None:
-            source, held = source.hold_out(validation, self.seed)
-        trial.check_batches(self.net, source.x, len(source), run.batch_size)
+        feeding, x, y, weights = data
+        feeding = feeding.settled(x, y)
+        source = feeding.samples(x, y, weights)
+        source, held = feeding.held(source, validation, self.seed)
+        run.batch_size = source.check(run.until - run.first, run.batch_size)
+        trial.check_batches(self.net, source.like, source.count or run.batch_size, run.batch_size)
         keep = self._keeper(run, source, path, every)
         called, show = Callbacks(callbacks, self), shown(progress)
         with self.holder as holder:
@@ -161,20 +181,14 @@ class Model(Assembly):
         finally:
             holder.training = False
 
-    def _admit(self, x: Any, y: Any) -> Arrays:
-        """Return the samples, checked and on the device."""
-        x, y = door.admit(x, y, self.net, self.loss, self.backend, self.dtype)
-        trial.try_parts(self.net, self.loss, self.metrics, x, y, self.backend, self.dtype)
-        return Arrays(x, y, self.backend)
-
     def _keeper(
-        self, run: Run, source: Arrays, path: str | PathLike[str] | None, every: int | None
+        self, run: Run, source: Samples, path: str | PathLike[str] | None, every: int | None
     ) -> Callable[[bool], None]:
         """Return what saves the run; DataError if it was trained on other data."""
         if path is None and run.data is None:
             return lambda now: None
         digest = source.digest()
-        if run.data not in (None, digest):
+        if digest is not None and run.data not in (None, digest):
             raise DataError("the data are not those that this run was trained on: pass the same x, y and validation")
         run.data = digest
         return (lambda now: None) if path is None else checkpoint.Keeper(path, every, self.holder)
@@ -185,19 +199,30 @@ class Model(Assembly):
     def predict(self, x: Any, batch_size: int | None = None) -> Array:
         """Return the network's output for x (N, …), computed in batches: NumPy for host data, else on the device.
 
-        `batch_size` left out is 4096, or fewer where the outputs of layers are large images.
+        `batch_size` left out is 4096, or fewer where the outputs of layers are large images. x may be a source, or
+        batches one after the other, x alone or (x, y, …): then the output is NumPy's.
         """
         batch_size = None if batch_size is None else door.count("batch_size", batch_size)
-        placed = door.place_inputs(x, self.net, self.backend, self.dtype)
-        home = not all(map(self.backend.owns, inputs(x)))
+        read = is_source(x) or is_iterable(x)
+        if read:
+            placed, n, home = read_inputs(self.step, x, batch_size or BATCH), len(x) if is_source(x) else None, True
+        else:
+            whole = door.place_inputs(x, self.net, self.backend, self.dtype)
+            placed, n = evaluation.pieces(whole, batch_size or self.step.samples(whole)), inputs(whole)[0].shape[0]
+            home = not all(map(self.backend.owns, inputs(x)))
         with self.holder as holder:
-            return evaluation.predict(self.step, holder.state, placed, batch_size, home)
+            return evaluation.predict(self.step, holder.state, placed, n, home)
 
     @at_work
-    def evaluate(self, x: Any, y: Any, batch_size: int | None = None) -> dict[str, float]:
-        """Return the loss and the metrics over all of x and y: `{"loss": …, "accuracy": …}`."""
+    def evaluate(
+        self, x: Any, y: Any = None, batch_size: int | None = None, sample_weight: Any = None, class_weight: Any = None
+    ) -> dict[str, float]:
+        """Return the loss and the metrics over all of x and y: `{"loss": …, "accuracy": …}`.
+
+        x may be a source, or batches one after the other, and samples may be weighed, as in `fit`.
+        """
         batch_size = None if batch_size is None else door.count("batch_size", batch_size)
-        source = self._admit(x, y)
+        source = Feeding(self.step, class_weight).settled(x, y).samples(x, y, sample_weight)
         with self.holder as holder:
             return evaluation.score(self.step, holder.state, source, batch_size)
 
@@ -211,7 +236,7 @@ class Model(Assembly):
         Value and gradient are float64, computed in the model's precision over all samples at once; dropout is off, and
         the optimizer's weight decay is no part of it. The model itself stays as it is.
         """
-        return evaluation.objective(self.step, self.state, self._admit(x, y))
+        return evaluation.objective(self.step, self.state, Feeding(self.step).arrays(x, y))
 
     # Files and copies
 

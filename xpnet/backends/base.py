@@ -124,6 +124,10 @@ class Backend:
         """Put a host array on this device that the caller gives away: the memory itself, where the library can."""
         return self.asarray(host, dtype=host.dtype.name, copy=True)
 
+    def refill(self, old: Array, host: np.ndarray) -> Array:
+        """Put host data on the device where an array lies that is needed no more: there, if the library gains by it."""
+        return self.asarray(host)
+
     def asnumpy(self, array: Array) -> np.ndarray:
         """Bring an array home to the host's memory."""
         return np.asarray(array)

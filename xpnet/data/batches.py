@@ -18,19 +18,32 @@ LEAST = (64, 4)
 """Steps in a call at least: of a network whose work is its parameters, and of one that has more, such as on images."""
 
 
-def batches(order: np.ndarray, batch_size: int, size: int, work: int | None = None) -> Iterator[np.ndarray]:
+def batches(
+    order: np.ndarray, batch_size: int, size: int, work: int | None = None, most: int = 256
+) -> Iterator[np.ndarray]:
     """Yield the epoch's batches as blocks of indices (K, B): K steps at a time, the last short batch by itself.
 
     `size` is the length of θ, `work` the multiply-adds of a sample, as many unless given: small steps come in larger
-    blocks, since a call of the backend has a cost of its own.
+    blocks, of no more than `most`, since a call of the backend has a cost of its own.
     """
-    full, work = len(order) // batch_size, max(size if work is None else work, 1)
-    steps = steps_per_call(full, min(max(LEAST[work > max(size, 1)], int(CALL / (6.0 * batch_size * work))), 256))
+    full = len(order) // batch_size
+    yield from cut(order, batch_size, steps_per_call(full, min(most, worth(batch_size, size, work))))
+
+
+def cut(order: np.ndarray, batch_size: int, steps: int) -> Iterator[np.ndarray]:
+    """Yield blocks of `steps` batches (K, B), the last short batch by itself."""
+    full = len(order) // batch_size
     for start in range(0, full, steps):
         stop = min(start + steps, full)
         yield order[start * batch_size : stop * batch_size].reshape(stop - start, batch_size)
     if len(order) > full * batch_size:
         yield order[None, full * batch_size :]
+
+
+def worth(batch_size: int, size: int, work: int | None = None) -> int:
+    """Return how many steps make a call that takes long enough to be worth one, 256 at most."""
+    work = max(size if work is None else work, 1)
+    return min(max(LEAST[work > max(size, 1)], int(CALL / (6.0 * batch_size * work))), 256)
 
 
 def steps_per_call(full: int, most: int) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from xpnet import losses
-from xpnet.arrays import Array, is_floating, shape_of
+from xpnet.arrays import Array, each, is_floating, shape_of
 from xpnet.backends import Backend
 from xpnet.backends import backend as find_backend
 from xpnet.data import scan, types
@@ -38,7 +38,7 @@ def read(name: str, data: Any, backend: Backend, dtype: str) -> Array:
 
 def place(name: str, data: Any, backend: Backend, dtype: str) -> Array:
     """Return data as an array of the backend: floats as `dtype`, integers signed; `name` is for the messages."""
-    return _put(read(name, data, backend, dtype), backend)
+    return put(read(name, data, backend, dtype), backend)
 
 
 def place_inputs(data: Any, net: Layer, backend: Backend, dtype: str) -> Any:
@@ -47,8 +47,8 @@ def place_inputs(data: Any, net: Layer, backend: Backend, dtype: str) -> Any:
     for name, part, tokens in _named(data, net):
         array = read(name, part, backend, dtype)
         if tokens:
-            check_tokens(name, array, tokens, _home(array, backend))
-        parts.append(_put(array, backend))
+            check_tokens(name, array, tokens, home(array, backend))
+        parts.append(put(array, backend))
     return tuple(parts) if _several(data, net) else parts[0]
 
 
@@ -64,13 +64,19 @@ def _named(data: Any, net: Layer) -> list[tuple[str, Any, int]]:
     return [(f"x[{k}]", part, net.tokens(k)) for k, part in enumerate(data)]
 
 
-def _put(data: Array, backend: Backend) -> Array:
+def put(data: Array, backend: Backend) -> Array:
     """Put host data on the device; what lies there already stays."""
     return backend.asarray(data) if isinstance(data, np.ndarray) else data
 
 
 def admit(x: Any, y: Any, net: Layer, loss: losses.Loss, backend: Backend, dtype: str) -> tuple[Any, Array]:
-    """Return inputs and targets, checked where they lie and placed; an error says what is wrong, where, what to do.
+    """Return inputs and targets, examined and placed on the device."""
+    x, y = examine(x, y, net, loss, backend, dtype)
+    return each(lambda part: put(part, backend), x), put(y, backend)
+
+
+def examine(x: Any, y: Any, net: Layer, loss: losses.Loss, backend: Backend, dtype: str) -> tuple[Any, Array]:
+    """Return inputs and targets, checked where they lie; an error says what is wrong, where, what to do.
 
     A network that begins with Parallel may be given a tuple of inputs. DataError, ShapeError or TypeError. DataWarning
     if inputs hold NaN or infinity, raw bytes or large numbers that no Scale brings down; or if numbers of x or y that
@@ -87,28 +93,26 @@ def admit(x: Any, y: Any, net: Layer, loss: losses.Loss, backend: Backend, dtype
         output, check = net.output_shape(shape), check_of(loss)
         parts = tuple(_input(name, came_x[name], tokens, net, shape, backend, dtype) for name, _, tokens in named)
         x = parts if _several(x, net) else parts[0]
-        if check is check_labels and not is_floating(_home(came_y, backend).xp, came_y):
-            return x, _put(check(came_y, output, _home(came_y, backend)), backend)
+        if check is check_labels and not is_floating(home(came_y, backend).xp, came_y):
+            return x, check(came_y, output, home(came_y, backend))
         y = types.settle("y", came_y, backend, dtype)
-        if check is not None or is_floating(_home(y, backend).xp, y):  # integers of a loss of one's own stay integers
-            check_distinct("y", came_y, _home(came_y, backend), dtype)
-        if check is not None:
-            y = check(y, output, _home(y, backend))
-        return x, _put(y, backend)
+        if check is not None or is_floating(home(y, backend).xp, y):  # integers of a loss of one's own stay integers
+            check_distinct("y", came_y, home(came_y, backend), dtype)
+        return x, y if check is None else check(y, output, home(y, backend))
 
 
 def _input(name: str, came: Array, tokens: int, net: Layer, shape: Shape, backend: Backend, dtype: str) -> Array:
-    """Return one input checked and on the device."""
+    """Return one input checked."""
     x = types.settle(name, came, backend, dtype)
     if tokens:
-        check_tokens(name, x, tokens, _home(x, backend))
-        return _put(x, backend)
-    check_distinct(name, came, _home(came, backend), dtype)
-    check_inputs(name, x, net, shape, _home(x, backend))
-    return _put(x, backend)
+        check_tokens(name, x, tokens, home(x, backend))
+        return x
+    check_distinct(name, came, home(came, backend), dtype)
+    check_inputs(name, x, net, shape, home(x, backend))
+    return x
 
 
-def _home(data: Array, backend: Backend) -> Backend:
+def home(data: Array, backend: Backend) -> Backend:
     """Return the backend that computes where the data lie: NumPy for host data."""
     return find_backend("numpy") if isinstance(data, np.ndarray) else backend
 
@@ -131,6 +135,8 @@ def check_inputs(name: str, x: Array, net: Layer, shape: Shape, backend: Backend
     Bytes are whole numbers in 0..255, one above 100, at least 64 a sample: a table of small integers has fewer. Large
     is a magnitude above 1,000. A Scale before the first layer with parameters answers both; `shape` is all inputs'.
     """
+    if scan.SILENT.get():
+        return
     low, high = scan.extremes(x, backend)
     if not scan.finite(low, high):
         place = scan.first(x, lambda xp, x: ~xp.isfinite(x), backend)

@@ -7,6 +7,8 @@ made. Data on a device are reduced there, and two numbers come home.
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -81,8 +83,24 @@ def column(name: str, place: Place) -> str:
     return f"place {place} of {name}" if place else name
 
 
+SILENT: ContextVar[bool] = ContextVar("SILENT", default=False)
+"""Whether nothing is warned of: data of a kind that was looked at before."""
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Give no warnings in this thread."""
+    before = SILENT.set(True)
+    try:
+        yield
+    finally:
+        SILENT.reset(before)
+
+
 def warn(text: str) -> None:
     """Give a DataWarning, at the line outside xpnet that the data come from."""
+    if SILENT.get():
+        return
     frame, level = sys._getframe(), 1
     while frame.f_back is not None and frame.f_code.co_filename.startswith(HOME):
         frame, level = frame.f_back, level + 1

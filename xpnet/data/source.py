@@ -1,67 +1,136 @@
-"""Where samples come from: arrays that lie on the device, all their rows or some."""
+"""Where samples come from: in which order an epoch visits them, and the blocks of batches that the steps read."""
 
 import hashlib
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from xpnet import random
 from xpnet.arrays import Array, describe, each, inputs, is_floating
 from xpnet.backends import Backend
+from xpnet.data import batches
 from xpnet.errors import DataError
 
-Validation: TypeAlias = tuple[Any, Any] | float | int | None
-"""A pair (x, y), a share of the data (0 < share < 1) or a number of samples, drawn at random; None for none."""
+Validation: TypeAlias = Any
+"""Samples (x, y) or (x, y, weights), a source or a loader; a share (0 < share < 1) or a number of samples, drawn at
+random; None for none."""
+
+Parts: TypeAlias = tuple[Any, ...]
+"""What goes together: inputs and targets, and their weights, if samples have any."""
 
 HASHED = 1 << 22
 """Bytes that are brought home at a time to be hashed."""
 
 
-@dataclass(frozen=True, eq=False)
-class Arrays:
-    """Inputs x (N, …), or a tuple of them, and targets y (N, …) on a device, and which rows are meant: None for all."""
+class Cut(NamedTuple):
+    """How an epoch is cut into blocks."""
 
-    x: Any
-    y: Array
+    batch: int
+    """Samples of a step."""
+    size: int
+    """The length of θ."""
+    work: int
+    """Multiply-adds of a sample."""
+
+
+class Block(NamedTuple):
+    """K batches: parts on the device, and which of their rows each batch has."""
+
+    parts: Parts
+    batches: np.ndarray
+    """(K, B)."""
+
+
+class Samples(ABC):
+    """What a run is trained or evaluated on."""
+
     backend: Backend
-    rows: np.ndarray | None = None
+    given_up: Callable[[], bool] = staticmethod(lambda: False)
+    """Whether nobody waits for the next block any more."""
 
-    def __len__(self) -> int:
-        return int(self.y.shape[0]) if self.rows is None else len(self.rows)
+    @property
+    @abstractmethod
+    def first(self) -> Parts:
+        """Some samples, on the device."""
 
-    @cached_property
-    def targets(self) -> Array:
-        """The targets of all samples, in their order."""
-        return self.y if self.rows is None else self.backend.xp.take(self.y, self.backend.asarray(self.rows), axis=0)
+    @property
+    def like(self) -> Any:
+        """Inputs in the shape of the samples."""
+        return self.first[0]
+
+    @property
+    @abstractmethod
+    def count(self) -> int | None:
+        """The samples of an epoch; None if only its end will tell."""
+
+    @property
+    @abstractmethod
+    def targets(self) -> Parts:
+        """The targets of all samples, in their order, and their weights, if there are any."""
+
+    @abstractmethod
+    def steps(self, batch: int) -> int | None:
+        """The steps of an epoch in batches of that size; None if only its end will tell."""
+
+    @abstractmethod
+    def blocks(self, seed: int, epoch: int, done: int, cut: Cut) -> Iterator[Block]:
+        """Yield an epoch's batches but for its first `done` samples, some steps at a time."""
+
+    @abstractmethod
+    def chunks(self, size: int) -> Iterator[Parts]:
+        """Yield all samples in their order, up to `size` at a time."""
+
+    @abstractmethod
+    def hold_out(self, count: float | int, seed: int) -> tuple["Samples", "Samples"]:
+        """Return samples for training and for validation: `count` of them, or that share, drawn at random by the seed.
+
+        DataError if `count` is neither, or leaves nothing.
+        """
+
+    def check(self, epochs: int, batch_size: int) -> int:
+        """Return how many samples a batch has, as asked for; DataError if so many epochs cannot be."""
+        return batch_size
+
+    @abstractmethod
+    def digest(self) -> str | None:
+        """Return what tells whether samples are the same ones; None if nothing does."""
+
+
+class Numbered(Samples):
+    """Samples that can be read in any order."""
+
+    rows: np.ndarray | None
+    """Which are meant; None for all."""
+
+    @property
+    @abstractmethod
+    def total(self) -> int:
+        """How many there are, those included that are not meant."""
+
+    @property
+    def count(self) -> int:
+        """The samples of an epoch."""
+        return self.total if self.rows is None else len(self.rows)
+
+    def steps(self, batch: int) -> int:
+        """The steps of an epoch, the last short batch included."""
+        return -(-self.count // batch)
 
     def order(self, seed: int, epoch: int) -> np.ndarray:
         """Return the rows in the order in which an epoch visits them: int32 (n,)."""
-        order = random.permutation(seed, epoch, len(self))
+        order = random.permutation(seed, epoch, self.count)
         return order if self.rows is None else self.rows[order]
 
-    def chunks(self, size: int) -> Iterator[tuple[Any, Array]]:
-        """Yield inputs and targets in their order, `size` samples at a time."""
-        for start in range(0, len(self), size):
-            stop = min(start + size, len(self))
-            yield self._some(slice(start, stop) if self.rows is None else self.backend.asarray(self.rows[start:stop]))
-
-    def _some(self, rows: slice | Array) -> tuple[Any, Array]:
-        """Return some rows, a slice or their numbers, of inputs and targets."""
-
-        def of(array: Array) -> Array:
-            return array[rows, ...] if isinstance(rows, slice) else self.backend.xp.take(array, rows, axis=0)
-
-        return each(of, self.x), of(self.y)
-
-    def hold_out(self, count: float | int, seed: int) -> tuple["Arrays", "Arrays"]:
+    def hold_out(self, count: float | int, seed: int) -> tuple["Numbered", "Numbered"]:
         """Return samples for training and for validation: `count` of them, or that share, drawn at random by the seed.
 
         No data is copied. DataError if `count` is neither, or leaves nothing.
         """
-        n = len(self)
+        n = self.count
         share = isinstance(count, (float, np.floating)) and 0 < count < 1
         if not share and (isinstance(count, bool) or not isinstance(count, (int, np.integer))):
             expected = "a pair (x, y), a share between 0 and 1, or a number of samples"
@@ -74,12 +143,62 @@ class Arrays:
         kept, held = np.sort(order[wanted:]), np.sort(order[:wanted])
         if self.rows is not None:
             kept, held = self.rows[kept], self.rows[held]
-        return replace(self, rows=kept), replace(self, rows=held)
+        return self.some(kept), self.some(held)
+
+    @abstractmethod
+    def some(self, rows: np.ndarray) -> "Numbered":
+        """Return some of the samples."""
+
+
+@dataclass(eq=False)
+class Arrays(Numbered):
+    """Inputs x (N, …), or a tuple of them, targets y (N, …), and weights (N,) if there are any, all on a device."""
+
+    parts: Parts
+    backend: Backend
+    rows: np.ndarray | None = None
+
+    @property
+    def first(self) -> Parts:
+        """All of them."""
+        return self.parts
+
+    @property
+    def total(self) -> int:
+        """How many samples lie there."""
+        return int(self.parts[1].shape[0])
+
+    @cached_property
+    def targets(self) -> Parts:
+        """The targets of all samples, in their order, and their weights, if there are any."""
+        if self.rows is None:
+            return self.parts[1:]
+        rows = self.backend.asarray(self.rows)
+        return tuple(self.backend.xp.take(part, rows, axis=0) for part in self.parts[1:])
+
+    def blocks(self, seed: int, epoch: int, done: int, cut: Cut) -> Iterator[Block]:
+        """Yield an epoch's batches but for its first `done` samples: the arrays stay where they are."""
+        for index in batches.batches(self.order(seed, epoch)[done:], *cut):
+            yield Block(self.parts, index)
+
+    def chunks(self, size: int) -> Iterator[Parts]:
+        """Yield all samples in their order, `size` at a time."""
+        for start in range(0, self.count, size):
+            stop = min(start + size, self.count)
+            rows = slice(start, stop) if self.rows is None else self.backend.asarray(self.rows[start:stop])
+            yield tuple(each(lambda array, rows=rows: self._take(array, rows), part) for part in self.parts)
+
+    def _take(self, array: Array, rows: slice | Array) -> Array:
+        return array[rows, ...] if isinstance(rows, slice) else self.backend.xp.take(array, rows, axis=0)
+
+    def some(self, rows: np.ndarray) -> "Arrays":
+        """Return some of the samples; no data is copied."""
+        return replace(self, rows=rows)
 
     def digest(self) -> str:
         """Return the SHA-256 of the numbers and their shapes, the same on every backend that holds the same numbers."""
         sha = hashlib.sha256()
-        for array in (*inputs(self.x), self.y):
+        for array in (*inputs(self.parts[0]), *self.parts[1:]):
             floating = is_floating(self.backend.xp, array)
             kind = str(array.dtype).rpartition(".")[2] if floating else "int64"
             sha.update(f"{kind} {tuple(array.shape)}".encode())

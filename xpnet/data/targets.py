@@ -168,7 +168,7 @@ def check_distinct(name: str, data: Array, backend: Backend, dtype: str) -> None
     """
     xp, wanted = backend.xp, getattr(backend.xp, dtype)
     bits = 2 * xp.iinfo(data.dtype).bits if xp.isdtype(data.dtype, "integral") else xp.finfo(data.dtype).bits
-    if bits <= xp.finfo(wanted).bits:
+    if bits <= xp.finfo(wanted).bits or scan.SILENT.get():
         return
     starts = np.linspace(0, max(0, data.shape[0] - RUN), RUNS).astype(np.int32)
     rows = np.unique(starts[:, None] + np.arange(RUN, dtype=np.int32))

@@ -20,7 +20,7 @@ from xpnet.files import checkpoint
 from xpnet.interop import fitting
 from xpnet.interop.admission import Admission, home, on_device
 from xpnet.interop.course import Course
-from xpnet.interop.objective import Objective, Penalized, mean_of, pack
+from xpnet.interop.objective import Objective, Penalized, mean_of, scaled
 from xpnet.training import diagnosis
 
 REMEDIES = {
@@ -150,7 +150,7 @@ class Estimator(Admission):
         (x, target, weights), validation = train, None
         score: Callable[[Model], float] | None = None
         if held is not None:
-            validation = (held[0], pack(model.backend, held[1], held[2], self.dtype))
+            validation = tuple(part for part in (*held[:2], scaled(held[2])) if part is not None)
             if self.early_stopping:
                 true = model.backend.asnumpy(held[1])
 
@@ -166,12 +166,13 @@ class Estimator(Admission):
             try:
                 history = model.fit(
                     x,
-                    pack(model.backend, target, weights, self.dtype),
+                    target,
                     epochs,
                     self._batch(x.shape[0]),
                     validation,
                     [*self.callbacks, course],
                     progress=bool(self.verbose),
+                    sample_weight=scaled(weights),
                 )
             except NonFiniteError as error:
                 raise _translated(error) from None

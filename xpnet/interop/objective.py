@@ -8,11 +8,10 @@ from typing import Any, cast
 import numpy as np
 
 from xpnet import losses
-from xpnet.arrays import Array, Vector, namespace
-from xpnet.backends import Backend
-from xpnet.data.source import Arrays
+from xpnet.arrays import Array, Vector
+from xpnet.data.source import Parts
 from xpnet.optimizers.finite import measure
-from xpnet.parameters import Parts
+from xpnet.parameters import Parts as Windows
 from xpnet.training.state import State
 from xpnet.training.step import Outcome, Step
 
@@ -25,28 +24,19 @@ LOSSES: dict[str, losses.Loss] = {
 
 @dataclass(frozen=True)
 class Objective:
-    """factor · loss, on targets that may carry sample weights: labels (N, 2) or targets (N, O + 1), weights last.
-
-    A model moves x and y through its batches; weights that travel as a column of y need no third array.
-    """
+    """factor · loss."""
 
     loss: losses.Loss
-    outputs: int
-    """Columns of the target; 0 for class labels."""
     factor: float = 1.0
     shown: float = 1.0
     """What the value is multiplied by in the history."""
     batch: int = 0
     """Samples of the batch that the optimizer's weight_decay is meant for; 0 for any."""
 
-    def __call__(self, prediction: Array, target: Array) -> tuple[Array, Array]:
+    def __call__(self, prediction: Array, target: Array, weights: Array | None = None) -> tuple[Array, Array]:
         """Return value and gradient with respect to the prediction."""
-        weights = {}
-        if target.ndim == 2 and target.shape[1] > self.outputs:
-            xp = namespace(prediction=prediction, target=target)
-            target, weights = target[:, :-1], {"weights": target[:, -1]}
-            target = target if self.outputs else xp.astype(target[:, 0], xp.int32)
-        value, gradient = self.loss(prediction, target, **weights)
+        how = {} if weights is None else {"weights": weights}
+        value, gradient = self.loss(prediction, target, **how)
         return (value, gradient) if self.factor == 1.0 else (value * self.factor, gradient * self.factor)
 
 
@@ -60,13 +50,9 @@ def mean_of(weights: np.ndarray | None) -> float:
     return max(float((weights / largest).mean()) * largest, float(np.finfo(np.float64).tiny))
 
 
-def pack(backend: Backend, target: Array, weights: np.ndarray | None, dtype: str) -> Array:
-    """Return targets with their weights, if there are any, as one more column, scaled to a mean of 1."""
-    if weights is None:
-        return target
-    xp = backend.xp
-    columns = xp.astype(xp.reshape(target, (target.shape[0], -1)), getattr(xp, dtype))
-    return xp.concat([columns, backend.asarray((weights / mean_of(weights))[:, None], dtype=dtype)], axis=1)
+def scaled(weights: np.ndarray | None) -> np.ndarray | None:
+    """Return weights scaled to a mean of 1."""
+    return None if weights is None else weights / mean_of(weights)
 
 
 class Penalized(Step):
@@ -83,7 +69,7 @@ class Penalized(Step):
     @property
     def objective(self) -> Objective:
         """The loss, or what stands for one that a user has put in its place."""
-        return self.loss if isinstance(self.loss, Objective) else Objective(self.loss, 0)
+        return self.loss if isinstance(self.loss, Objective) else Objective(self.loss)
 
     def decay(self, weight_decay: float) -> "Penalized":
         """Return the step with another λ, compiled no further: λ is an argument of what is compiled."""
@@ -91,13 +77,13 @@ class Penalized(Step):
         compiled = self.run if bool(weight_decay) == bool(old.weight_decay) else None
         return replace(self, optimizer=replace(old, weight_decay=weight_decay), compiled=compiled)
 
-    def many(self, state: State, source: Arrays, block: np.ndarray) -> Outcome:
+    def many(self, state: State, fixed: Parts, block: np.ndarray) -> Outcome:
         """Do K steps on the batches of rows (K, B), with the λ of this B."""
         size = block.shape[1]
         if size not in self._sized:
             share = (self.objective.batch or size) / size
             self._sized[size] = self if share == 1.0 else self.decay(self.optimizer.weight_decay * share)
-        return Step.many(self._sized[size], state, source, block)
+        return Step.many(self._sized[size], state, fixed, block)
 
     @cached_property
     def _sized(self) -> dict[int, "Penalized"]:
@@ -117,19 +103,19 @@ class Penalized(Step):
     def _square(self, theta: Vector, alive: Array) -> tuple[Array, Array]:
         """Return ‖W‖² of all that decays, and whether it is finite and `alive` is true."""
         live = theta if self.live is None else self.live.of(theta)
-        parts, square = cast(Parts, self.decayed).of(live), 0.0  # there are no groups: estimators give no factors
+        parts, square = cast(Windows, self.decayed).of(live), 0.0  # there are no groups: estimators give no factors
         for vector in parts if self.backend.flat else [parts]:
             norm, alive = self.backend.native(measure)(self.backend.xp, vector, alive, None)
             square = square + norm * norm
         return square, alive
 
     @cached_property
-    def judge(self) -> Callable[[Array, Array], list[Array]]:
+    def judge(self) -> Callable[..., list[Array]]:
         """Loss, as it is shown, and means of a batch's prediction, compiled."""
         plain = super().judge
 
-        def judge(prediction: Array, target: Array) -> list[Array]:
-            loss, *means = plain(prediction, target)
+        def judge(*given: Array) -> list[Array]:
+            loss, *means = plain(*given)
             return [loss * self.objective.shown, *means]
 
         return judge

@@ -174,10 +174,10 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
 
     def _objective(self) -> Objective:
         if callable(self.loss):
-            return Objective(self.loss, self.n_outputs_ if self.multilabel_ else 0)
+            return Objective(self.loss)
         if self.out_activation_ == "softmax":
-            return Objective(losses.cross_entropy, 0)
-        return Objective(losses.binary_cross_entropy, self.n_outputs_, factor=self.n_outputs_)
+            return Objective(losses.cross_entropy)
+        return Objective(losses.binary_cross_entropy, factor=self.n_outputs_)
 
     def _weights(self, y: Any, sample_weight: Any) -> np.ndarray | None:
         weights = super()._weights(y, sample_weight)
@@ -231,9 +231,9 @@ class MLPRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
 
     def _objective(self) -> Objective:
         if callable(self.loss):
-            return Objective(self.loss, self.n_outputs_)
+            return Objective(self.loss)
         half = 0.5 if self.loss == "squared_error" else 1.0
-        return Objective(LOSSES[self.loss], self.n_outputs_, half * self.n_outputs_, shown=1.0 / self.n_outputs_)
+        return Objective(LOSSES[self.loss], half * self.n_outputs_, shown=1.0 / self.n_outputs_)
 
 
 def _log_sigmoid(xp: Namespace, x: Array) -> Array:

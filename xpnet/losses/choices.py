@@ -114,21 +114,32 @@ def counting(xp: Namespace, labels: Array, ignore_index: int) -> tuple[Array, Ar
     return labels, labels != ignored
 
 
-def counted(target: Array, ignore_index: int | None = None, class_weight: Any = None) -> Array | int:
+def counted(
+    target: Array, weights: Array | None = None, ignore_index: int | None = None, class_weight: Any = None
+) -> Array | int:
     """Return what a mean over a batch of such targets is divided by, but for a factor that is that of all batches."""
     xp = namespace(target=target)
     class_weight = None if is_floating(xp, target) else class_weight  # of probabilities, rows are counted
     if ignore_index is None and class_weight is None:
-        return int(target.shape[0])
+        return int(target.shape[0]) if weights is None else xp.sum(weights)
     labels = xp.reshape(target, (math.prod(target.shape),))
     counts = xp.ones(labels.shape, dtype=xp.bool, device=device(labels))
     if ignore_index is not None:
         labels, counts = counting(xp, labels, ignore_index)
-    if class_weight is None:
+    if class_weight is None and weights is None:
         return xp.sum(xp.astype(counts, xp.int32))
-    classes = class_weight.shape[0] if hasattr(class_weight, "shape") else len(class_weight)
-    per_class = class_weights(xp, class_weight, labels, classes, widest(xp, labels))
-    return xp.sum(xp.where(counts, of_labels(xp, per_class, labels), 0.0))
+    dtype = widest(xp, labels) if weights is None else weights.dtype
+    own: Any = (
+        1.0
+        if weights is None
+        else xp.reshape(
+            xp.broadcast_to(xp.reshape(weights, (-1,) + (1,) * (target.ndim - 1)), target.shape), labels.shape
+        )
+    )
+    if class_weight is not None:
+        classes = class_weight.shape[0] if hasattr(class_weight, "shape") else len(class_weight)
+        own = of_labels(xp, class_weights(xp, class_weight, labels, classes, dtype), labels) * own
+    return xp.sum(xp.where(counts, own, 0.0))
 
 
 def checked(ignore_index: Any) -> int:

@@ -103,9 +103,9 @@ class Optimizer(ABC):
         """Return the learning rate at step t, 0 for the first."""
         return rate(self.lr, t)
 
-    def paced(self, steps: int) -> "Optimizer":
+    def paced(self, steps: int | None) -> "Optimizer":
         """Return the optimizer for epochs of so many steps: itself, unless its schedule is given in epochs."""
-        lr = paced(self.lr, steps)
+        lr = self.lr if steps is None else paced(self.lr, steps)
         return self if lr == self.lr else replace(self, lr=lr)
 
     def scalars(self, t: int) -> tuple[float, ...]:

@@ -10,7 +10,6 @@ from xpnet import random
 from xpnet.backends import Backend
 from xpnet.backends import backend as find_backend
 from xpnet.data import datasets
-from xpnet.data.source import Arrays
 from xpnet.layers import Dropout, Flatten, Linear, ReLU, Scale, Sequential
 from xpnet.losses import cross_entropy
 from xpnet.model import Model
@@ -40,11 +39,10 @@ def images(count: int) -> tuple[np.ndarray, np.ndarray]:
 def trained(one: Model, calls: int, steps: int = 8, batch: int = 32) -> tuple[np.ndarray, np.ndarray]:
     """Train for some calls of `steps` steps each; return θ and the losses, on the host."""
     x, y = (one.backend.asarray(a) for a in images(512))
-    source = Arrays(x, y, one.backend)
     losses = []
     for call in range(calls):
         block = random.permutation(5, call, 512)[: steps * batch].reshape(steps, batch)
-        outcome = one.step.many(one.holder.state, source, block)
+        outcome = one.step.many(one.holder.state, (x, y), block)
         one.holder.state = outcome.state
         losses.append(outcome.values[0])
     return np.array(one.backend.asnumpy(one.theta)), np.concatenate(losses)
@@ -115,7 +113,7 @@ def errors(backend: Backend, quick: bool) -> Figures:
     ]
     if backend.name == "cupy":
         index = np.arange(64, dtype=np.int32).reshape(2, 32)
-        bad.append(lambda: one.step.many(one.state, Arrays(x, y, backend), index))
+        bad.append(lambda: one.step.many(one.state, (x, y), index))
     for attempt in bad:
         try:
             attempt()

@@ -1,5 +1,7 @@
 """Where a NaN or an infinity began: one bad step again, looked at layer by layer."""
 
+from typing import Any
+
 import numpy as np
 
 from xpnet.arrays import Array, Vector, inputs
@@ -16,10 +18,10 @@ SLOWER = "lower the learning rate, scale the input, or set clip_norm"
 
 @np.errstate(all="ignore")
 def diagnose(
-    net: Layer, loss: Loss, theta: Vector, buffers: dict[str, Array], x: Array, y: Array, key: int, backend: Backend
+    net: Layer, loss: Loss, theta: Vector, buffers: dict[str, Array], batch: tuple[Any, ...], key: int, backend: Backend
 ) -> tuple[str, str]:
     """Run one training step's forward and backward pass; return the first place that is not finite, and a remedy."""
-    xp = backend.xp
+    xp, (x, y, *weights) = backend.xp, batch
 
     def bad(array: Array) -> bool:
         return not np.isfinite(backend.asnumpy(xp.sum(array * 0.0)))
@@ -41,7 +43,7 @@ def diagnose(
             return f"the output of layer {path}", SLOWER
     if bad(prediction):
         return "the output of the network", SLOWER
-    value, dprediction = loss(prediction, y)
+    value, dprediction = loss(prediction, y, **({"weights": weights[0]} if weights else {}))
     if bad(value):
         return "the loss", TARGETS
     if bad(dprediction):

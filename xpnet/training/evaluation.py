@@ -8,30 +8,36 @@ from typing import Any
 import numpy as np
 
 from xpnet.arrays import Array, each, inputs
-from xpnet.data.source import Arrays
-from xpnet.errors import ShapeError
+from xpnet.data.source import Arrays, Samples
+from xpnet.errors import DataError, ShapeError
 from xpnet.losses.choices import counted
 from xpnet.metrics import concluded
 from xpnet.training.state import State
 from xpnet.training.step import Step
 
 
+def pieces(x: Any, size: int) -> Iterator[Any]:
+    """Yield inputs `size` samples at a time."""
+    n = inputs(x)[0].shape[0]
+    for start in range(0, n, size):
+        rows = slice(start, min(start + size, n))
+        yield each(lambda part, rows=rows: part[rows, ...], x)
+
+
 @np.errstate(all="ignore")
-def predict(step: Step, state: State, x: Array, batch_size: int | None, home: bool) -> Any:
-    """Return the network's output for x (N, …): on the device, or, if `home`, as a NumPy array of its own."""
-    n, backend, size = inputs(x)[0].shape[0], step.backend, batch_size or step.samples(x)
-
-    def rows(start: int) -> Any:
-        return each(lambda part: part[start : min(start + size, n), ...], x)
-
-    parts = (step.infer(state.theta, rows(start), state.buffers) for start in range(0, n, size))
-    first = next(parts)
-    if home:
-        return _gathered(map(backend.asnumpy, chain([first], parts)), n)
-    if isinstance(first, np.ndarray):
-        return _gathered(chain([first], parts), n)
+def predict(step: Step, state: State, x: Iterator[Any], n: int | None, home: bool) -> Any:
+    """Return the network's output for n inputs, or as many as come, piece by piece: on the device, or, if `home`, as a
+    NumPy array of its own.
+    """
+    parts = (step.infer(state.theta, part, state.buffers) for part in x)
+    first = next(parts, None)
+    if first is None:
+        raise DataError("there is nothing to predict: x gave no samples")
+    if home or isinstance(first, np.ndarray):
+        hosts = map(step.backend.asnumpy, chain([first], parts))
+        return np.concatenate(list(hosts)) if n is None else _gathered(hosts, n)
     whole = [first, *parts]
-    return whole[0] if len(whole) == 1 else backend.xp.concat(whole)
+    return whole[0] if len(whole) == 1 else step.backend.xp.concat(whole)
 
 
 def _gathered(parts: Iterator[np.ndarray], n: int) -> np.ndarray:
@@ -47,7 +53,7 @@ def _gathered(parts: Iterator[np.ndarray], n: int) -> np.ndarray:
 
 
 @np.errstate(all="ignore")
-def score(step: Step, state: State, source: Arrays, batch_size: int | None = None) -> dict[str, float]:
+def score(step: Step, state: State, source: Samples, batch_size: int | None = None) -> dict[str, float]:
     """Return the loss and the metrics over all samples.
 
     The loss and xpnet's own metrics are means, and batches are averaged, each by what counts in it: samples, or where
@@ -56,29 +62,36 @@ def score(step: Step, state: State, source: Arrays, batch_size: int | None = Non
     step = step.on(source)
     functions, home = {"loss": step.loss} | step.means, step.backend.asnumpy
     sums, totals = np.zeros((2, len(functions)))
-    kept: list[tuple[Array, Array]] = []
-    for x, y in source.chunks(batch_size or step.samples(source.x)):
+    kept: list[tuple[Array, ...]] = []
+    for x, *target in source.chunks(batch_size or step.samples(source.like)):
         prediction = step.infer(state.theta, x, state.buffers)
-        values = step.judge(prediction, y)
-        sizes = [_size(function, y, home) for function in functions.values()]
+        values = step.judge(prediction, *target)
+        sizes = [_size(function, *target, home=home) for function in functions.values()]
         sums += [float(home(value)) * size for value, size in zip(values, sizes, strict=True)]
         totals += sizes
         if step.wholes:
-            kept.append((prediction, y))
+            kept.append((prediction, *target))
     means = (sums / np.where(totals == 0, 1.0, totals)).tolist()
     found = {name: concluded(step.metrics.get(name), mean) for name, mean in zip(functions, means, strict=True)}
     if step.wholes:
-        pair = [step.backend.xp.concat(list(parts)) if len(kept) > 1 else parts[0] for parts in zip(*kept, strict=True)]
-        found |= {name: float(home(metric(*pair))) for name, metric in step.wholes.items()}
+        whole = [
+            step.backend.xp.concat(list(parts)) if len(kept) > 1 else parts[0] for parts in zip(*kept, strict=True)
+        ]
+        how = {"weights": whole[2]} if len(whole) > 2 else {}
+        found |= {name: float(home(metric(*whole[:2], **how))) for name, metric in step.wholes.items()}
     return {name: found[name] for name in ("loss", *step.metrics)}
 
 
-def _size(function: Callable[..., Any], y: Array, home: Callable[[Array], np.ndarray]) -> float:
-    """Return what counts in a batch of targets for a loss or metric: its samples, unless its settings say otherwise."""
-    if not isinstance(function, partial) or function.func.__module__.partition(".")[0] != "xpnet":
-        return int(y.shape[0])
-    settings = {name: function.keywords.get(name) for name in ("ignore_index", "class_weight")}
-    size = counted(y, **settings)
+def _size(
+    function: Callable[..., Any], y: Array, weights: Array | None = None, *, home: Callable[[Array], np.ndarray]
+) -> float:
+    """Return what counts in a batch of targets for a loss or metric: its samples or their weights, unless its settings
+    say otherwise.
+    """
+    settings: dict[str, Any] = {}
+    if isinstance(function, partial) and function.func.__module__.partition(".")[0] == "xpnet":
+        settings = {name: function.keywords.get(name) for name in ("ignore_index", "class_weight")}
+    size = counted(y, weights, **settings)
     return size if isinstance(size, int) else float(home(size))
 
 
@@ -90,7 +103,7 @@ def max_weight(step: Step, state: State) -> float:
 
 def objective(step: Step, state: State, source: Arrays) -> Callable[[Any], tuple[float, np.ndarray]]:
     """Return the loss over all samples at once as a function of a host vector θ, with its gradient, in float64."""
-    buffers = dict(state.buffers)
+    buffers, (x, y) = dict(state.buffers), source.parts
 
     @np.errstate(all="ignore")
     def value_and_gradient(theta: Any) -> tuple[float, np.ndarray]:
@@ -98,8 +111,8 @@ def objective(step: Step, state: State, source: Arrays) -> Callable[[Any], tuple
             raise ShapeError(f"theta must be a vector of {step.net.size} numbers, got shape {np.shape(theta)}")
         with step.backend.working():
             vector = step.carried(step.backend.asarray(theta, dtype=step.dtype))
-            prediction, backward = step.net(vector, source.x, buffers=dict(buffers), backend=step.backend)
-            loss, dprediction = step.loss(prediction, source.y)
+            prediction, backward = step.net(vector, x, buffers=dict(buffers), backend=step.backend)
+            loss, dprediction = step.loss(prediction, y)
             gradient = step.backend.asnumpy(step.flat(backward(dprediction)))
             return float(step.backend.asnumpy(loss)), gradient.astype(np.float64)
 

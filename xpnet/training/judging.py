@@ -42,10 +42,18 @@ class Judging:
         return {name: metric for name, metric in self.measured.items() if name not in self.means}
 
     @cached_property
-    def judge(self) -> Callable[[Array, Array], list[Array]]:
-        """Loss and means of a batch's prediction, compiled."""
+    def judge(self) -> Callable[..., list[Array]]:
+        """Loss and means of a batch's prediction, compiled: f(prediction, target) or f(prediction, target, weights)."""
         functions = self.means.values()
-        return self.backend.jit(lambda *pair: [self.loss(*pair)[0], *(metric(*pair) for metric in functions)])
+
+        def judge(prediction: Array, target: Array, *weights: Array) -> list[Array]:
+            how = {"weights": weights[0]} if weights else {}
+            return [
+                self.loss(prediction, target, **how)[0],
+                *(metric(prediction, target, **how) for metric in functions),
+            ]
+
+        return self.backend.jit(judge)
 
     @cached_property
     def largest(self) -> Callable[[Vector], list[Array]]:

@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from xpnet.data import batches
-from xpnet.data.source import Arrays
+from xpnet.data.source import Block, Cut, Samples
 from xpnet.errors import NonFiniteError
 from xpnet.metrics import concluded
 from xpnet.training import evaluation
@@ -27,8 +26,8 @@ class Loop:
 
     holder: Holder
     run: Run
-    source: Arrays
-    held: Arrays | None
+    source: Samples
+    held: Samples | None
     """Samples for validation."""
     callbacks: Callbacks
     show: bool
@@ -56,7 +55,7 @@ class Loop:
         with Interrupt() as interrupt:
             while holder.state.epoch < run.until and not interrupt.asked:
                 epoch = holder.state.epoch - run.first + 1
-                with Bar(len(self.source), f"epoch {epoch}/{run.until - run.first}", self.show) as bar:
+                with Bar(self.source.count, f"epoch {epoch}/{run.until - run.first}", self.show) as bar:
                     done = self._epoch(bar, interrupt)
                     bar.conclude(history.last)
                 stops = self.callbacks.epoch(history) if done else []
@@ -69,20 +68,21 @@ class Loop:
 
     def _epoch(self, bar: Bar, interrupt: Interrupt) -> bool:
         """Train over the rest of the epoch's samples; return whether it was finished, and add it to the history."""
-        run, n = self.run, len(self.source)
+        run, n = self.run, self.source.count
         step = self._paced().on(self.source, run.batch_size if run.accumulate > 1 else None)
-        order = self.source.order(step.seed, self.holder.state.epoch)
-        work = step.work(self.source.x)
+        cut = Cut(run.batch_size * run.accumulate, step.net.size, step.work(self.source.like))
         bar.advance(run.position, {})
-        size = run.batch_size * run.accumulate
-        for block in batches.batches(order[run.position :], size, step.net.size, work):
+        self.source.given_up = lambda: interrupt.asked
+        for block in self.source.blocks(step.seed, self.holder.state.epoch, run.position, cut):
             with self.holder:
                 self._block(step, block)
-            bar.advance(block.size, self._means(step))
-            if run.position < n:
+            bar.advance(block.batches.size, self._means(step))
+            if run.position != n:
                 self._note(False)
                 if interrupt.asked:
                     return False
+        if interrupt.asked and run.position != n:  # a source was waited for
+            return False
         with self.holder:
             self._conclude(step)
         return True
@@ -90,29 +90,32 @@ class Loop:
     def _paced(self) -> Step:
         """Return the step, its schedule told how many steps an epoch has."""
         step = self.holder.step
-        optimizer = step.optimizer.paced(-(-len(self.source) // (self.run.batch_size * self.run.accumulate)))
+        optimizer = step.optimizer.paced(self.source.steps(self.run.batch_size * self.run.accumulate))
         if optimizer is not step.optimizer:
             with self.holder as holder:
                 step = holder.step = replace(step, optimizer=optimizer, compiled=None)
         return step
 
-    def _block(self, step: Step, block: np.ndarray) -> None:
+    def _block(self, step: Step, block: Block) -> None:
         """Do K steps, and add up what they report. NonFiniteError for the first that is not sound."""
         run = self.run
         with Stopwatch() as watch:
-            outcome = step.many(self.holder.state, self.source, block)
+            outcome = step.many(self.holder.state, *block)
         self.holder.state = outcome.state
-        samples = outcome.values.shape[1] * block.shape[1]
-        sums = outcome.values.sum(axis=1) * block.shape[1]
-        run.sums = (sums + (run.sums or 0.0)).tolist()
-        run.position, run.seconds = run.position + samples, run.seconds + watch.seconds
+        values = np.vstack([outcome.values, np.ones_like(outcome.sizes)]) * outcome.sizes
+        before = np.asarray([*(run.sums or [0.0] * (len(values) - 1)), run.weight])
+        *run.sums, run.weight = np.cumsum(np.column_stack([before, values]), axis=1)[:, -1].tolist()  # one by one
+        run.position, run.seconds = (
+            run.position + len(outcome.sizes) * block.batches.shape[1],
+            run.seconds + watch.seconds,
+        )
         if outcome.problem is not None:
             raise NonFiniteError(outcome.problem)
 
     def _means(self, step: Step) -> dict[str, float]:
-        """Return loss, gradient norm and metrics, means over the epoch's batches so far, weighed by their samples."""
+        """Return loss, gradient norm and metrics, means over the epoch's batches so far by what counts in each."""
         names = ("loss", "gradient_norm", *step.metrics)
-        means = (total / self.run.position for total in self.run.sums)
+        means = (total / (self.run.weight or 1.0) for total in self.run.sums)
         return {name: concluded(step.metrics.get(name), mean) for name, mean in zip(names, means, strict=True)}
 
     def _conclude(self, step: Step) -> None:
@@ -123,7 +126,7 @@ class Loop:
         run.history.add(
             epoch=state.epoch, **self._means(step), learning_rate=rate, max_weight=weight, seconds=run.seconds
         )
-        run.position, run.sums, run.seconds = 0, [], 0.0
+        run.position, run.sums, run.weight, run.seconds = 0, [], 0.0, 0.0
         if self.held is not None:
             scores = evaluation.score(step, state, self.held)
             run.history.add(**{f"val_{key}": value for key, value in scores.items()})

@@ -42,7 +42,7 @@ class Bar:
     A bar that cannot be drawn, since stderr is closed or broken, is nothing from then on: it never ends training.
     """
 
-    def __init__(self, samples: int, epoch: str, show: bool) -> None:
+    def __init__(self, samples: int | None, epoch: str, show: bool) -> None:
         self._bar: Any = None
         if show:
             from tqdm import tqdm

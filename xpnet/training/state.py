@@ -43,6 +43,8 @@ class Run:
     """Samples of the current epoch that were trained on."""
     sums: list[float] = field(default_factory=list)
     """Of loss, gradient norm and metrics, over those samples."""
+    weight: float = 0.0
+    """What those samples count: their number, or the sum of their weights."""
     seconds: float = 0.0
     """Spent on them."""
     history: History = field(default_factory=History)
@@ -50,3 +52,6 @@ class Run:
     """What each callback needs to go on."""
     kinds: list[str] = field(default_factory=list)
     """The class of each callback, by which it is found again."""
+
+    def __post_init__(self) -> None:
+        self.weight = self.weight or float(self.position)  # files of before have samples without weights

@@ -14,12 +14,13 @@ from xpnet.backends import Backend
 from xpnet.backends.base import at_work
 from xpnet.checks import precision, seed, settle
 from xpnet.data.batches import gather
-from xpnet.data.source import Arrays
+from xpnet.data.source import Parts, Samples
 from xpnet.layers import Layer
 from xpnet.losses import Loss
 from xpnet.metrics import Metric
 from xpnet.optimizers import Groups, Optimizer
-from xpnet.parameters import Parts, check_patterns, choose, matches, split
+from xpnet.parameters import Parts as Windows
+from xpnet.parameters import check_patterns, choose, matches, split
 from xpnet.training.diagnosis import NORM, RULE, diagnose
 from xpnet.training.judging import Judging
 from xpnet.training.state import State
@@ -37,6 +38,8 @@ class Outcome(NamedTuple):
     state: State
     values: np.ndarray
     """Loss, gradient norm and metrics of each step."""
+    sizes: np.ndarray
+    """What each step's batch counts, (K,): its samples, or the sum of their weights."""
     problem: str | None = None
 
 
@@ -93,7 +96,7 @@ class Step(Judging):
         return {}
 
     @cached_property
-    def live(self) -> Parts | None:
+    def live(self) -> Windows | None:
         """The parts of θ that are trained; None for all."""
         if not self.frozen:
             return None
@@ -101,7 +104,7 @@ class Step(Judging):
         return choose(self.net.layout, lambda w: not matches(w.name, self.frozen) and kind(w), self.backend.flat)
 
     @cached_property
-    def decayed(self) -> Parts | Groups:
+    def decayed(self) -> Windows | Groups:
         """What the optimizer treats apart; if some parameters are frozen, its numbers among those that are not."""
         layout, flat = self.net.layout, self.backend.flat
         if self.live is None:
@@ -144,30 +147,42 @@ class Step(Judging):
         theta, slots, norm, alive = self.update(theta, gradient, slots, row, alive, loss)
         if buffers:
             buffers = {name: self.backend.xp.where(alive, new, buffers[name]) for name, new in new_buffers.items()}
+        if len(fixed) > 2:
+            values.append(self.backend.xp.sum(self.batch(fixed, index)[2]))
         return (theta, slots, buffers, alive), (loss, norm, *values)
 
     def gradient(
-        self, theta: Vector, buffers: dict[str, Array], fixed: Any, index: Array, key: Any, share: float = 1.0
+        self, theta: Vector, buffers: dict[str, Array], fixed: Parts, index: Array, key: Any, share: Any = None
     ) -> list[Any]:
-        """Return the gradient of some samples' loss times their share, loss and metrics; buffers are rebound."""
-        batch, target = self.batch(fixed, index)
+        """Return the gradient of some samples' loss, times their share, loss and metrics; buffers are rebound."""
+        batch, target, *weights = self.batch(fixed, index)
         prediction, backward = self.net(theta, batch, True, key=key, buffers=buffers, backend=self.backend)
-        loss, dprediction = self.backend.native(self.loss)(prediction, target)
-        gradient = backward(dprediction if share == 1.0 else dprediction * share)
-        return [gradient, loss, *(metric(prediction, target) for metric in self.measured.values())]
+        how = {"weights": weights[0]} if weights else {}
+        loss = self.loss if weights else self.backend.native(self.loss)
+        value, dprediction = loss(prediction, target, **how)
+        gradient = backward(dprediction if share is None else dprediction * share)
+        return [gradient, value, *(metric(prediction, target, **how) for metric in self.measured.values())]
 
-    def accumulated(self, theta: Vector, buffers: dict[str, Array], fixed: Any, index: Array, key: Any) -> list[Any]:
-        """Return the same of a batch that goes forward and backward `micro` samples at a time, weighed by number."""
+    def accumulated(self, theta: Vector, buffers: dict[str, Array], fixed: Parts, index: Array, key: Any) -> list[Any]:
+        """Return the same of a batch that goes forward and backward `micro` samples at a time, weighed by what counts
+        in each.
+        """
         n = index.shape[0]
         total: list[Any] = []
         for k, start in enumerate(range(0, n, self.micro or n)):
             rows = index[start : min(start + (self.micro or n), n)]
-            share = rows.shape[0] / n
+            share = rows.shape[0] / n if len(fixed) == 2 else self.share(fixed, rows, index)
             own = random.part_key(self.backend.xp, key, k)
             gradient, *values = self.gradient(theta, buffers, fixed, rows, own, share)
             part = [gradient, *(value * share for value in values)]
             total = [each(add, a, b) for a, b in zip(total, part, strict=True)] if total else part
         return total
+
+    def share(self, fixed: Parts, rows: Array, index: Array) -> Array:
+        """Return the share that some rows have in the weight of all that an index names."""
+        xp = self.backend.xp
+        own, whole = (xp.sum(self.batch(fixed, some)[2]) for some in (rows, index))
+        return own / xp.where(whole == 0, 1.0, whole)
 
     def update(
         self, theta: Vector, gradient: Vector, slots: tuple[Vector, ...], row: Sequence[Any], alive: Any, loss: Any
@@ -184,15 +199,17 @@ class Step(Judging):
         ]
         return whole[0], tuple(whole[1:]), made.norm, made.alive
 
-    def batch(self, fixed: tuple[Array, Array], index: Array) -> tuple[Array, Array]:
-        """Gather one minibatch of inputs and targets."""
+    def batch(self, fixed: Parts, index: Array) -> Parts:
+        """Gather one minibatch of inputs, targets and, if samples are weighed, weights."""
         take: Callable[..., tuple[Array, Array]] = self.backend.native(gather)
-        x, y = fixed
+        (x, y), weights = fixed[:2], fixed[2:]
         if not isinstance(x, tuple):
-            return take(self.backend.xp, x, y, index, _named(x) if self._tokens else self.dtype)
-        kinds = (_named(part) if self.net.tokens(k) else self.dtype for k, part in enumerate(x))
-        pairs = [take(self.backend.xp, part, y, index, kind) for kind, part in zip(kinds, x, strict=True)]
-        return tuple(part for part, _ in pairs), pairs[0][1]
+            pair = take(self.backend.xp, x, y, index, _named(x) if self._tokens else self.dtype)
+        else:
+            kinds = (_named(part) if self.net.tokens(k) else self.dtype for k, part in enumerate(x))
+            pairs = [take(self.backend.xp, part, y, index, kind) for kind, part in zip(kinds, x, strict=True)]
+            pair = tuple(part for part, _ in pairs), pairs[0][1]
+        return (*pair, take(self.backend.xp, weights[0], y, index, self.dtype)[0]) if weights else pair
 
     @cached_property
     def _tokens(self) -> int:
@@ -200,38 +217,40 @@ class Step(Judging):
         return self.net.tokens()
 
     @at_work
-    def many(self, state: State, source: Arrays, block: np.ndarray) -> Outcome:
-        """Do K steps on the batches of rows (K, B), up to the first that is not sound."""
+    def many(self, state: State, fixed: Parts, block: np.ndarray) -> Outcome:
+        """Do K steps on the batches of rows (K, B) of what is on the device, up to the first that is not sound."""
         keys = [random.step_key(self.seed, state.t + k) for k in range(len(block))]
         rows, problem = self._rows(state, len(block))
         if not rows:
-            return Outcome(state, np.zeros((2 + len(self.metrics), 0)), problem)
-        carry, fixed = state[:4], (source.x, source.y)
+            return Outcome(state, np.zeros((2 + len(self.metrics), 0)), np.zeros(0), problem)
         columns = (self.backend.asarray(block[: len(rows)]), keys[: len(rows)], rows)
         with np.errstate(all="ignore"):  # what is not finite is found below
-            carry, results = self.run(carry, fixed, columns)
+            carry, results = self.run(state[:4], fixed, columns)
         values = np.stack([self.backend.asnumpy(result) for result in results]).astype(np.float64)
+        sizes = np.full(values.shape[1], float(block.shape[1]))
+        if len(fixed) > 2:
+            values, sizes = values[:-1], values[-1]
         finite = np.isfinite(values[0]) & np.isfinite(values[1])
         good = len(finite) if finite.all() else int(np.argmin(finite))  # nothing changes from the first bad step on
         theta, slots, buffers, alive = carry
         new = State(theta, slots, buffers, alive, state.t + good, state.epoch)
         if good == len(finite):
-            return Outcome(new, values, problem)
+            return Outcome(new, values, sizes, problem)
         new = new._replace(alive=self.backend.asarray(True))
         place, remedy = self._diagnosed(new, fixed, block[good], keys[good])
         loss, norm = values[:2, good]
         what = f"the gradient's norm became {_word(norm)}" if np.isfinite(loss) else f"loss became {_word(loss)}"
         what = "the update became NaN or infinite" if place == RULE else what
         problem = f"{what} at {_place(new)}: first non-finite value in {place}; theta is as it was before: {remedy}"
-        return Outcome(new, values[:, :good], problem)
+        return Outcome(new, values[:, :good], sizes[:good], problem)
 
-    def _diagnosed(self, state: State, fixed: Any, rows: np.ndarray, key: int) -> tuple[str, str]:
+    def _diagnosed(self, state: State, fixed: Parts, rows: np.ndarray, key: int) -> tuple[str, str]:
         """Return where a batch that is not sound first went wrong, and a remedy."""
         size, found = self.micro or len(rows), ("", "")
         for k, start in enumerate(range(0, len(rows), size)):
             batch = self.batch(fixed, self.backend.asarray(rows[start : start + size]))
             own = random.part_key(self.backend.xp, key, k)
-            found = diagnose(self.net, self.loss, state.theta, state.buffers, *batch, own, self.backend)
+            found = diagnose(self.net, self.loss, state.theta, state.buffers, batch, own, self.backend)
             if found[0] not in (NORM, RULE):
                 break
         return found
@@ -264,14 +283,14 @@ class Step(Judging):
         slots = tuple(map(copy, state.slots))
         return self.update(copy(state.theta), copy(gradient), slots, row, None, None)[0]
 
-    def on(self, source: Arrays, micro: int | None = None) -> "Step":
+    def on(self, source: Samples, micro: int | None = None) -> "Step":
         """Return the step for certain data: its metrics begin at the network's own threshold, and R² knows the targets.
 
         The same targets, and as many samples at a time, give the same step, with all that was compiled for it.
         """
         measures = self._fitting
         if metrics.r2 in measures.values():
-            measures = {name: metrics.for_data(metric, source.targets) for name, metric in measures.items()}
+            measures = {name: metrics.for_data(metric, *source.targets) for name, metric in measures.items()}
         if measures == self.metrics and micro == self.micro:
             return self
         if (measures, micro) not in (known := [(step.measures, step.micro) for step in self._others]):

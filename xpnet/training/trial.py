@@ -11,6 +11,7 @@ from xpnet import losses, metrics
 from xpnet.arrays import Array, device, with_batch
 from xpnet.backends import Backend
 from xpnet.data import scan
+from xpnet.data.source import Parts
 from xpnet.errors import DataError
 from xpnet.layers import BatchNorm, Layer, Parallel, Residual, Sequential, Sigmoid, Softmax
 from xpnet.losses import Loss
@@ -82,7 +83,7 @@ def last(net: Layer) -> Layer:
 
 
 def try_parts(
-    net: Layer, loss: Loss, chosen: Mapping[str, Metric], x: Array, y: Array, backend: Backend, dtype: str
+    net: Layer, loss: Loss, chosen: Mapping[str, Metric], samples: Parts, backend: Backend, dtype: str
 ) -> None:
     """Call a loss and metrics of the user's own once, on the first target some times over; DataError if they misbehave.
 
@@ -90,6 +91,7 @@ def try_parts(
     calls them on shapes alone. There are 2 samples, or 3 where the network has 2 outputs, so that a target that has to
     be stretched to the prediction's shape shows. Functions of xpnet are not called, partials of them are.
     """
+    x, y, *weights = samples
     mine = {name: function for name, function in chosen.items() if not _of_xpnet(function)}
     if _of_xpnet(loss) and not mine:
         return
@@ -100,10 +102,11 @@ def try_parts(
         xp = backend.xp
         target = xp.concat([y[:1, ...]] * n)
         prediction = xp.full(shape, 0.5, dtype=getattr(xp, dtype), device=device(y))
+        how = {"weights": xp.ones(n, dtype=getattr(xp, dtype), device=device(y))} if weights else {}
         if not _of_xpnet(loss):
-            _check_loss(loss, prediction, target, backend)
+            _check_loss(partial(loss, **how), prediction, target, backend, parts.name(loss))
         for name, metric in mine.items():
-            _check_metric(name, metric, prediction, target, backend)
+            _check_metric(name, partial(metric, **how), prediction, target, backend)
 
     with np.errstate(all="ignore"):
         backend.abstractly(attempt, y)
@@ -113,9 +116,9 @@ def _of_xpnet(function: Callable[..., Any]) -> bool:
     return (getattr(function, "__module__", None) or "").partition(".")[0] == "xpnet"
 
 
-def _check_loss(loss: Loss, prediction: Array, target: Array, backend: Backend) -> None:
+def _check_loss(loss: Loss, prediction: Array, target: Array, backend: Backend, name: str) -> None:
     """Raise DataError unless a loss returns its value, 0-d, and a gradient in the prediction's shape."""
-    who = f"the loss {parts.name(loss)}"
+    who = f"the loss {name}"
     must = f"{who} must return (value, gradient)"
     result: Any = _called(who, loss, prediction, target)
     if not isinstance(result, (tuple, list)) or len(result) != 2:
@@ -150,6 +153,8 @@ def _called(who: str, function: Callable[..., Any], prediction: Array, target: A
     except Exception as error:
         shapes = f"a prediction {tuple(prediction.shape)} and a target {tuple(target.shape)}"
         text = str(error).partition("\n")[0]
+        if "'weights'" in text and isinstance(error, TypeError):
+            text += ": samples are weighed, give it the argument weights=None"
         raise DataError(f"{who}, tried on {shapes}, raised {type(error).__name__}: {text}") from error
 
 
