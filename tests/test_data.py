@@ -439,7 +439,7 @@ def test_what_is_wrong_changes_nothing(backend):
 
 def arrays(x=X, y=Y, backend="numpy", rows=None):
     chosen = xn.backend(backend)
-    return source.Arrays(chosen.asarray(np.array(x)), chosen.asarray(np.array(y)), chosen, rows)
+    return source.Arrays((chosen.asarray(np.array(x)), chosen.asarray(np.array(y))), chosen, rows)
 
 
 @pytest.mark.parametrize("block", [1, 16, 1 << 22])

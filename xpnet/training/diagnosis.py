@@ -54,3 +54,15 @@ def diagnose(
             return f'the gradient of "{name}"', SLOWER
     square = sum(xp.sum(gradient * gradient) for gradient in gradients.values())
     return NORM if bad(xp.asarray(square)) else RULE, SLOWER
+
+
+def told(loss: float, norm: float, step: str, place: str, remedy: str) -> str:
+    """Say what a step came to, in which place it began, and what to do."""
+    what = f"the gradient's norm became {word(norm)}" if np.isfinite(loss) else f"loss became {word(loss)}"
+    what = "the update became NaN or infinite" if place == RULE else what
+    return f"{what} at {step}: first non-finite value in {place}; theta is as it was before: {remedy}"
+
+
+def word(value: float) -> str:
+    """Write a number that may be none."""
+    return "NaN" if np.isnan(value) else str(value)

@@ -65,8 +65,8 @@ class Feeding:
         home = door.home(y, step.backend)
         if weights is not None:
             weights = weighing.check(weights, y.shape[0], step.backend, step.dtype)
-            if door.home(weights, step.backend) is not home:
-                weights = home.asarray(step.backend.asnumpy(weights))
+            if not home.owns(weights):
+                weights = home.asarray(door.home(weights, step.backend).asnumpy(weights))
         if self.class_weight is not None:
             weights = weighing.weigh(weights, self.class_weight, y, step.dtype, home)
         return (x, y) if weights is None else (x, y, weights)

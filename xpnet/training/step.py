@@ -21,7 +21,7 @@ from xpnet.metrics import Metric
 from xpnet.optimizers import Groups, Optimizer
 from xpnet.parameters import Parts as Windows
 from xpnet.parameters import check_patterns, choose, matches, split
-from xpnet.training.diagnosis import NORM, RULE, diagnose
+from xpnet.training.diagnosis import NORM, RULE, diagnose, told, word
 from xpnet.training.judging import Judging
 from xpnet.training.state import State
 from xpnet.training.trial import fitting_metrics
@@ -148,7 +148,7 @@ class Step(Judging):
         if buffers:
             buffers = {name: self.backend.xp.where(alive, new, buffers[name]) for name, new in new_buffers.items()}
         if len(fixed) > 2:
-            values.append(self.backend.xp.sum(self.batch(fixed, index)[2]))
+            values.append(self.backend.xp.sum(self.weights(fixed, index)))
         return (theta, slots, buffers, alive), (loss, norm, *values)
 
     def gradient(
@@ -181,7 +181,7 @@ class Step(Judging):
     def share(self, fixed: Parts, rows: Array, index: Array) -> Array:
         """Return the share that some rows have in the weight of all that an index names."""
         xp = self.backend.xp
-        own, whole = (xp.sum(self.batch(fixed, some)[2]) for some in (rows, index))
+        own, whole = (xp.sum(self.weights(fixed, some)) for some in (rows, index))
         return own / xp.where(whole == 0, 1.0, whole)
 
     def update(
@@ -202,14 +202,19 @@ class Step(Judging):
     def batch(self, fixed: Parts, index: Array) -> Parts:
         """Gather one minibatch of inputs, targets and, if samples are weighed, weights."""
         take: Callable[..., tuple[Array, Array]] = self.backend.native(gather)
-        (x, y), weights = fixed[:2], fixed[2:]
+        x, y = fixed[:2]
         if not isinstance(x, tuple):
             pair = take(self.backend.xp, x, y, index, _named(x) if self._tokens else self.dtype)
         else:
             kinds = (_named(part) if self.net.tokens(k) else self.dtype for k, part in enumerate(x))
             pairs = [take(self.backend.xp, part, y, index, kind) for kind, part in zip(kinds, x, strict=True)]
             pair = tuple(part for part, _ in pairs), pairs[0][1]
-        return (*pair, take(self.backend.xp, weights[0], y, index, self.dtype)[0]) if weights else pair
+        return pair if len(fixed) == 2 else (*pair, self.weights(fixed, index))
+
+    def weights(self, fixed: Parts, index: Array) -> Array:
+        """Gather a minibatch's weights."""
+        weights: Array = self.backend.native(gather)(self.backend.xp, fixed[2], fixed[1], index, self.dtype)[0]
+        return weights
 
     @cached_property
     def _tokens(self) -> int:
@@ -238,10 +243,7 @@ class Step(Judging):
             return Outcome(new, values, sizes, problem)
         new = new._replace(alive=self.backend.asarray(True))
         place, remedy = self._diagnosed(new, fixed, block[good], keys[good])
-        loss, norm = values[:2, good]
-        what = f"the gradient's norm became {_word(norm)}" if np.isfinite(loss) else f"loss became {_word(loss)}"
-        what = "the update became NaN or infinite" if place == RULE else what
-        problem = f"{what} at {_place(new)}: first non-finite value in {place}; theta is as it was before: {remedy}"
+        problem = told(float(values[0, good]), float(values[1, good]), _place(new), place, remedy)
         return Outcome(new, values[:, :good], sizes[:good], problem)
 
     def _diagnosed(self, state: State, fixed: Parts, rows: np.ndarray, key: int) -> tuple[str, str]:
@@ -262,7 +264,7 @@ class Step(Judging):
         for t in range(state.t, state.t + count):
             if varies and not 0.0 <= (rate := self.optimizer.rate(t)) <= self._fastest:
                 return rows, (
-                    f"the learning rate became {_word(rate)} at {_place(state._replace(t=t))}: 0 to "
+                    f"the learning rate became {word(rate)} at {_place(state._replace(t=t))}: 0 to "
                     f"{self._fastest:.3g} is expected; theta is as it was before: mend the schedule"
                 )
             rows.append(self.optimizer.row(t, self.decayed))
@@ -315,7 +317,3 @@ def _named(tokens: Array) -> str:
 
 def _place(state: State) -> str:
     return f"step {state.t + 1} (epoch {state.epoch + 1})"
-
-
-def _word(value: float) -> str:
-    return "NaN" if np.isnan(value) else str(value)
