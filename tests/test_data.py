@@ -280,7 +280,7 @@ def test_large_inputs_are_warned_of_with_their_column(backend, dtype, sign):
         sign = 1
     x = np.abs(X).astype(dtype)
     x[4, 2], x[1, 3] = sign * 52310, 1001
-    wanted = "too large to train well: standardise it, (x - x.mean(0)) / x.std(0), or put Scale(1/std, -mean/std) first"
+    wanted = "too large to train well: standardise it, (x - x.mean(0)) / x.std(0), or put Standardize.fit(x) first"
     with pytest.warns(DataWarning) as record:
         classifier(backend).evaluate(x, Y)
     assert [str(w.message) for w in record] == [f"column 2 of x reaches {sign * 52310}, {wanted}"]

@@ -3,8 +3,10 @@
 from typing import TYPE_CHECKING
 
 from xpnet import metrics, schedules
+from xpnet.arrays import softmax
 from xpnet.backends import Backend, available_backends, backend, use
 from xpnet.data import datasets
+from xpnet.data.holdout import HoldOut
 from xpnet.errors import (
     BackendError,
     CheckpointError,
@@ -65,6 +67,7 @@ from xpnet.layers import (
     Sinusoidal,
     Softmax,
     Softplus,
+    Standardize,
     Tanh,
     Tied,
     TransformerBlock,
@@ -127,6 +130,7 @@ __all__ = [
     "GroupNorm",
     "Hardswish",
     "History",
+    "HoldOut",
     "Layer",
     "LayerNorm",
     "LeakyReLU",
@@ -169,6 +173,7 @@ __all__ = [
     "Sinusoidal",
     "Softmax",
     "Softplus",
+    "Standardize",
     "Tanh",
     "Tied",
     "TransformerBlock",
@@ -197,6 +202,7 @@ __all__ = [
     "poisson",
     "polynomial",
     "schedules",
+    "softmax",
     "step_decay",
     "testing",
     "use",
