@@ -39,6 +39,18 @@ def test_at_random_by_the_seed(wanted):
     assert held.tolist() != split(20, wanted, 8)[1].tolist()
 
 
+def test_which_are_held_out_at_random_never_changes():
+    """As they were when they were drawn as 64-bit integers."""
+    order = np.random.Generator(np.random.Philox(key=random_key(3))).permutation(70_001).astype(np.int32)
+    kept, held = split(70_001, 0.1, 3)
+    assert np.array_equal(held, np.sort(order[:7000]))
+    assert np.array_equal(kept, np.sort(order[7000:]))
+
+
+def random_key(seed):
+    return np.asarray([seed, random.digest("validation")], dtype=np.uint64)
+
+
 def test_the_last_in_order():
     kept, held = split(10, xn.HoldOut(0.3, last=True), 0)
     sound(10, kept, held)

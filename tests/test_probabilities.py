@@ -18,7 +18,7 @@ INF = np.inf
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("shape", [(3, 3), (9,), (1, 3, 3), (9, 1), (3, 1, 3)], ids=str)
+@pytest.mark.parametrize("shape", [(3, 3), (9,), (3, 1, 3)], ids=str)
 def test_softmax_of_the_last_axis(backend, dtype, shape):
     s = SCORES.reshape(shape)
     exp = np.exp(s - s.max(axis=-1, keepdims=True))

@@ -27,9 +27,7 @@ def forward(layer, backend, x, **settings):
 LAYERS = [
     (xn.Standardize([0.5, -2.0, 3.0], [1.0, 0.25, 4.0]), (5, 3)),
     (xn.Standardize(0.5, 2.0), (4, 2, 2)),
-    (xn.Standardize([1.0, 2.0]), (4, 3, 2)),
     (xn.Standardize(1.0, [0.5, 3.0]), (2, 3, 2)),
-    (xn.Sequential(xn.Standardize([1.0, -1.0], 0.5), xn.Linear(2, 3)), (5, 2)),
 ]
 
 
@@ -101,7 +99,6 @@ def model(backend="numpy", **settings):
 
 def test_saved_with_the_model_to_the_last_bit(backend, tmp_path):
     trained = model(backend)
-    trained.fit(TABLE, np.arange(200) % 2, epochs=1)
     trained.save(tmp_path / "model")
     for again in (xn.load(tmp_path / "model", backend), copy.deepcopy(trained), pickle.loads(pickle.dumps(trained))):
         assert again.net == trained.net
@@ -219,7 +216,8 @@ def test_fit_reads_what_has_rows_a_block_at_a_time_and_once(tmp_path):
     ],
     ids=["one axis", "empty", "texts", "complex", "nan", "infinity"],
 )
-def test_data_that_cannot_be_fitted(x, error, text):
+def test_data_that_cannot_be_fitted(monkeypatch, x, error, text):
+    monkeypatch.setattr(standardize, "BLOCK", 48)  # two rows of three
     with pytest.raises(error, match=f"^{re.escape(text)}"):
         xn.Standardize.fit(x)
 
@@ -230,7 +228,7 @@ NET = xn.Sequential(xn.Linear(3, 4), xn.ReLU(), xn.Linear(4, 2))
 
 
 def evaluate(x, net=NET, backend="numpy"):
-    xn.Model(net, xn.cross_entropy, xn.SGD(0.1), backend=backend).evaluate(x, np.zeros(len(x), int))
+    xn.Model(net, xn.cross_entropy, xn.SGD(0.1), backend=backend).evaluate(x, np.zeros(x.shape[0], int))
 
 
 def columns(*deviations, n=300):

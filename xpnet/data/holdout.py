@@ -81,7 +81,7 @@ def split(n: int, wanted: HoldOut | float, seed: int, labels: Any = None) -> Row
         held = _whole_groups(form.groups, n, count, rng)
     else:
         held = np.zeros(n, bool)
-        held[rng.permutation(n)[:count]] = True
+        held[rng.permutation(np.arange(n, dtype=np.int32))[:count]] = True
     return np.flatnonzero(~held).astype(np.int32), np.flatnonzero(held).astype(np.int32)
 
 
@@ -123,7 +123,7 @@ def _of_each_class(classes: np.ndarray, count: int, rng: np.random.Generator) ->
     if count > most.sum():
         raise DataError(f"{asked}: leave at least {len(sizes)}, one of each class")
     taken = _apportioned(sizes.astype(np.int64) * count, n, least, most)
-    order = rng.permutation(n)
+    order = rng.permutation(np.arange(n, dtype=np.int32))
     by_class = order[np.argsort(classes[order], kind="stable")]
     place = np.arange(n) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # of a sample among those of its class
     held = np.zeros(n, bool)
