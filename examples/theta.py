@@ -11,15 +11,10 @@ import xpnet as xn
 
 backend = xn.backend(sys.argv[1] if len(sys.argv) > 1 else None)
 
-# Two spirals, 200 points each: no straight line separates them.
-rng = np.random.default_rng(0)
-angle = np.repeat(np.linspace(0.5, 3.0, 200) * np.pi, 2)
-labels = np.tile([0, 1], 200)
-turn = angle + np.pi * labels
-points = np.stack([angle * np.cos(turn), angle * np.sin(turn)], axis=1) / 10 + rng.normal(0, 0.01, (400, 2))
+points, labels = xn.datasets.spirals(400)  # no straight line separates them
 
 net = xn.Sequential(xn.Linear(2, 32), xn.Tanh(), xn.Linear(32, 32), xn.Tanh(), xn.Linear(32, 2))
-x, y = backend.asarray(points, dtype="float32"), backend.asarray(labels)
+x, y = backend.asarray(points), backend.asarray(labels)
 
 # The lesson's update rule, word for word: θ ← θ − η ∂ℒ/∂θ
 theta = net.init(seed=0, backend=backend)  # one flat array

@@ -280,7 +280,7 @@ def test_large_inputs_are_warned_of_with_their_column(backend, dtype, sign):
         sign = 1
     x = np.abs(X).astype(dtype)
     x[4, 2], x[1, 3] = sign * 52310, 1001
-    wanted = "too large to train well: standardise it, (x - x.mean(0)) / x.std(0), or put Scale(1/std, -mean/std) first"
+    wanted = "too large to train well: standardise it, (x - x.mean(0)) / x.std(0), or put Standardize.fit(x) first"
     with pytest.warns(DataWarning) as record:
         classifier(backend).evaluate(x, Y)
     assert [str(w.message) for w in record] == [f"column 2 of x reaches {sign * 52310}, {wanted}"]
@@ -380,7 +380,9 @@ def test_validation_takes_some_and_leaves_some(backend, count):
     ],
 )
 def test_validation_is_a_pair_a_share_or_a_number(validation, came):
-    message = f"validation must be a pair (x, y), a share between 0 and 1, or a number of samples, got {came}"
+    message = (
+        f"validation must be a pair (x, y), a share between 0 and 1, a number of samples, or a HoldOut, got {came}"
+    )
     refused(DataError, message, classifier().fit, X, Y, validation=validation)
 
 

@@ -3,8 +3,10 @@
 from typing import TYPE_CHECKING
 
 from xpnet import metrics, schedules
+from xpnet.arrays import softmax
 from xpnet.backends import Backend, available_backends, backend, use
 from xpnet.data import datasets
+from xpnet.data.holdout import HoldOut
 from xpnet.data.rows import Rows
 from xpnet.errors import (
     BackendError,
@@ -66,6 +68,7 @@ from xpnet.layers import (
     Sinusoidal,
     Softmax,
     Softplus,
+    Standardize,
     Tanh,
     Tied,
     TransformerBlock,
@@ -128,6 +131,7 @@ __all__ = [
     "GroupNorm",
     "Hardswish",
     "History",
+    "HoldOut",
     "Layer",
     "LayerNorm",
     "LeakyReLU",
@@ -171,6 +175,7 @@ __all__ = [
     "Sinusoidal",
     "Softmax",
     "Softplus",
+    "Standardize",
     "Tanh",
     "Tied",
     "TransformerBlock",
@@ -199,6 +204,7 @@ __all__ = [
     "poisson",
     "polynomial",
     "schedules",
+    "softmax",
     "step_decay",
     "testing",
     "use",

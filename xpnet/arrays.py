@@ -141,6 +141,21 @@ def exp_shifted(xp: Namespace, x: Array) -> tuple[Array, Array, Array]:
     return shifted, exp, xp.sum(exp, axis=-1, keepdims=True)
 
 
+def softmax(scores: Array) -> Array:
+    """e^sᵢ / Σⱼ e^sⱼ along the last axis, (…, C): scores as probabilities that add up to 1.        (Bridle, 1990)
+
+    The greatest score is taken off first, so nothing overflows. Of infinite scores it is the limit: +∞ takes the whole,
+    several share it. An array of any library; scores of half precision are computed in float32, integers in float64.
+    TypeError for what is no array, ShapeError where there is nothing to choose from.
+    """
+    xp = namespace(scores=scores)
+    if not scores.ndim or not scores.shape[-1]:
+        raise ShapeError(f"softmax expects scores (…, C), got the shape {tuple(scores.shape)}")
+    _, exp, total = exp_shifted(xp, cast(xp, scores, wide(xp, scores)))
+    probabilities = exp / total
+    return cast(xp, probabilities, scores.dtype) if is_floating(xp, scores) else probabilities
+
+
 def sigmoid(xp: Namespace, x: Array) -> Array:
     """1 / (1 + e^−x), accurate at both ends: the exponential is taken of −|x|, so nothing overflows."""
     exp = xp.exp(-xp.abs(x))

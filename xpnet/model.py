@@ -25,6 +25,7 @@ from xpnet.training.feeding import Feeding, is_iterable, read_inputs
 from xpnet.training.history import History
 from xpnet.training.holder import Holder
 from xpnet.training.loop import Loop
+from xpnet.training.probabilities import probabilities
 from xpnet.training.progress import say, shown
 from xpnet.training.state import Run, State
 from xpnet.training.step import BATCH, Step
@@ -96,8 +97,8 @@ class Model(Assembly):
         Each epoch visits the samples in a new random order, in minibatches, the last short one included. Arrays of the
         model's own library and device stay where they are; NumPy arrays and lists are copied there once. `validation`
         is a pair (x, y), with weights (x, y, weights), or what else x may be; or a share or a number of samples held
-        out at random. `progress` shows a bar: by default on a terminal. Ctrl-C stops after the steps under way and
-        keeps the model; a second one raises KeyboardInterrupt.
+        out at random, or as an `xn.HoldOut` says. `progress` shows a bar: by default on a terminal. Ctrl-C stops after
+        the steps under way and keeps the model; a second one raises KeyboardInterrupt.
 
         Without y, x is a source, `len()` and `x[rows] -> (x, y)` or `(x, y, weights)`, such as `xn.Rows`, which is read
         a block at a time: its order is that of arrays, to the same bits. Or x gives batches one after the other: a
@@ -212,6 +213,15 @@ class Model(Assembly):
             home = not all(map(self.backend.owns, inputs(x)))
         with self.holder as holder:
             return evaluation.predict(self.step, holder.state, placed, n, home)
+
+    def predict_proba(self, x: Any, batch_size: int | None = None) -> Array:
+        """Return the probabilities (N, C) of the classes, or of each of several labels (N, L), as `predict` its output.
+
+        Softmax of the scores for a loss of classes, the sigmoid for `binary_cross_entropy`, of which one column p
+        becomes two, 1 − p and p; a network that ends in Softmax or Sigmoid gives them itself. DataError for other
+        losses.
+        """
+        return probabilities(self.net, self.loss, self.predict(x, batch_size))
 
     @at_work
     def evaluate(

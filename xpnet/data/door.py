@@ -18,13 +18,16 @@ from xpnet.backends import backend as find_backend
 from xpnet.data import scan, types
 from xpnet.data.targets import TARGETS, check_distinct, check_labels, check_of
 from xpnet.errors import DataError, ShapeError
-from xpnet.layers import Layer, Scale
+from xpnet.layers import BatchNorm, Layer, Scale, Standardize
 from xpnet.parameters import Shape
 
 __all__ = ["TARGETS", "admit", "check_inputs", "check_settings", "place", "place_inputs", "read"]
 
 PIXELS, LARGE = 64, 1000.0
 """Numbers a sample from which whole numbers in 0..255 are taken for an image; magnitude from which inputs are large."""
+
+SCALING = (Scale, Standardize, BatchNorm)
+"""Layers that bring numbers to a scale that trains."""
 
 
 def read(name: str, data: Any, backend: Backend, dtype: str) -> Array:
@@ -130,14 +133,17 @@ def check_tokens(name: str, x: Array, tokens: int, backend: Backend) -> None:
 
 
 def check_inputs(name: str, x: Array, net: Layer, shape: Shape, backend: Backend) -> None:
-    """Warn of an input, called by name, that holds NaN or infinity, or raw bytes or large numbers and is not scaled.
+    """Warn of an input, called by name, that holds NaN or infinity, or raw bytes, large numbers or columns of scales
+    far apart and is not scaled.
 
     Bytes are whole numbers in 0..255, one above 100, at least 64 a sample: a table of small integers has fewer. Large
-    is a magnitude above 1,000. A Scale before the first layer with parameters answers both; `shape` is all inputs'.
+    is a magnitude above 1,000. Scale, Standardize or BatchNorm before the other layers with parameters answers them
+    all; `shape` is all inputs'.
     """
     if scan.SILENT.get():
         return
     low, high = scan.extremes(x, backend)
+    standard = f"standardise it, (x - x.mean(0)) / x.std(0), or put Standardize.fit({name}) first"
     if not scan.finite(low, high):
         place = scan.first(x, lambda xp, x: ~xp.isfinite(x), backend)
         assert place is not None
@@ -150,15 +156,18 @@ def check_inputs(name: str, x: Array, net: Layer, shape: Shape, backend: Backend
         extreme = high if high > -low else low
         place = scan.first(x, lambda xp, x: x == extreme, backend)
         assert place is not None
-        remedy = "standardise it, (x - x.mean(0)) / x.std(0), or put Scale(1/std, -mean/std) first"
-        scan.warn(f"{scan.column(name, place[1:])} reaches {extreme:g}, too large to train well: {remedy}")
+        scan.warn(f"{scan.column(name, place[1:])} reaches {extreme:g}, too large to train well: {standard}")
+    elif x.ndim == 2 and is_floating(backend.xp, x) and (found := scan.far_apart(x, backend)):
+        (wide, most), (narrow, least) = found
+        what = f"column {wide} of {name} has a standard deviation of {most:.3g}, column {narrow} one of {least:.3g}"
+        scan.warn(f"{what}, which will hardly train beside it: {standard}")
 
 
 def _scaled(net: Layer, shape: tuple[int, ...]) -> bool:
-    """Whether a Scale comes before the first layer with parameters."""
+    """Whether a layer that scales comes before any other with parameters."""
     for _, layer, _ in net.walk(shape):
-        if isinstance(layer, Scale) or layer.size:
-            return isinstance(layer, Scale)
+        if isinstance(layer, SCALING) or layer.size:
+            return isinstance(layer, SCALING)
     return False
 
 

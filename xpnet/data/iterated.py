@@ -145,7 +145,7 @@ class Batches(Samples):
         for parts in self._epoch():
             yield tuple(self._stacked((part,)) for part in parts)
 
-    def hold_out(self, count: float | int, seed: int) -> tuple[Samples, Samples]:
+    def hold_out(self, wanted: Any, seed: int) -> tuple[Samples, Samples]:
         """Raise DataError."""
         raise DataError("nothing can be held out of batches that come one after the other: pass validation data")
 

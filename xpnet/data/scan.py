@@ -24,6 +24,9 @@ BLOCK = 2**20
 Place: TypeAlias = tuple[int, ...]
 """Where an element stands: its row, then its indices within the sample."""
 
+RUNS, RUN = 32, 32
+"""How many rows are looked at for what a few can tell: runs of rows, since neighbours in time are neighbours."""
+
 HOME = str(Path(__file__).parent.parent)
 
 
@@ -63,6 +66,46 @@ def first(data: Array, wrong: Callable[[Namespace, Array], Array], backend: Back
     if not backend.asnumpy(mask[index]):
         return None
     return tuple(int(k) for k in np.unravel_index(index, tuple(data.shape)))
+
+
+def some(data: Array, backend: Backend) -> np.ndarray:
+    """Return about a thousand rows and columns of the data on the host, flat (rows, columns), and spread over all."""
+    starts = np.linspace(0, max(0, data.shape[0] - RUN), RUNS).astype(np.int32)
+    rows = np.unique(starts[:, None] + np.arange(RUN, dtype=np.int32))
+    rows = rows[rows < data.shape[0]]
+    host = isinstance(data, np.ndarray)
+    taken = data[rows] if host else backend.asnumpy(backend.xp.take(data, backend.asarray(rows), axis=0))
+    flat = taken.reshape(len(rows), -1)
+    return flat[:, columns_of(flat.shape[1])]
+
+
+def columns_of(count: int) -> np.ndarray:
+    """Return which of so many columns `some` looks at."""
+    return np.unique(np.linspace(0, count - 1, 1024).astype(int))
+
+
+APART = 1000.0
+"""By which factor the standard deviations of a table's columns may differ."""
+
+
+def far_apart(table: Array, backend: Backend) -> tuple[tuple[int, float], tuple[int, float]] | None:
+    """Return the widest and the narrowest column, with their standard deviations, if these are far apart.
+
+    Some rows are looked at. Columns say nothing of a scale whose values there are all the same to float32, or two, or
+    more than half of them one: indicators, counts of what is rare.
+    """
+    rows = some(table, backend).astype(np.float64)
+    low, high, deviation = rows.min(axis=0), rows.max(axis=0), rows.std(axis=0)
+    two = ((rows == low) | (rows == high)).all(axis=0)
+    one = (rows == np.median(rows, axis=0)).mean(axis=0) > 0.5
+    told = np.flatnonzero(~two & ~one & (deviation > 1e-6 * np.maximum(-low, high)))
+    if not len(told):
+        return None
+    wide, narrow = told[deviation[told].argmax()], told[deviation[told].argmin()]
+    if deviation[wide] <= APART * deviation[narrow]:
+        return None
+    columns = columns_of(table.shape[1])
+    return (int(columns[wide]), float(deviation[wide])), (int(columns[narrow]), float(deviation[narrow]))
 
 
 def value(data: Array, place: Place, backend: Backend) -> Any:

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from xpnet import random
-from xpnet.arrays import Array, describe, each, inputs, is_floating
+from xpnet.arrays import Array, each, inputs, is_floating
 from xpnet.backends import Backend
 from xpnet.data import batches
-from xpnet.errors import DataError
+from xpnet.data.holdout import HoldOut, split
 
 Validation: TypeAlias = Any
-"""Samples (x, y) or (x, y, weights), a source or a loader; a share (0 < share < 1) or a number of samples, drawn at
-random; None for none."""
+"""Samples (x, y) or (x, y, weights), a source or a loader; a HoldOut; a share (0 < share < 1) or a number of samples,
+drawn at random; or None."""
 
 Parts: TypeAlias = tuple[Any, ...]
 """What goes together: inputs and targets, and their weights, if samples have any."""
@@ -85,11 +85,8 @@ class Samples(ABC):
         """Yield all samples in their order, up to `size` at a time."""
 
     @abstractmethod
-    def hold_out(self, count: float | int, seed: int) -> tuple["Samples", "Samples"]:
-        """Return samples for training and for validation: `count` of them, or that share, drawn at random by the seed.
-
-        DataError if `count` is neither, or leaves nothing.
-        """
+    def hold_out(self, wanted: HoldOut | float, seed: int) -> tuple["Samples", "Samples"]:
+        """Return samples for training and for validation, which a HoldOut, a share or a number of samples chooses."""
 
     def check(self, epochs: int, batch_size: int) -> int:
         """Return how many samples a batch has, as asked for; DataError if so many epochs cannot be."""
@@ -125,22 +122,14 @@ class Numbered(Samples):
         order = random.permutation(seed, epoch, self.count)
         return order if self.rows is None else self.rows[order]
 
-    def hold_out(self, count: float | int, seed: int) -> tuple["Numbered", "Numbered"]:
-        """Return samples for training and for validation: `count` of them, or that share, drawn at random by the seed.
+    def hold_out(self, wanted: HoldOut | float, seed: int) -> tuple["Numbered", "Numbered"]:
+        """Return samples for training and for validation, which a HoldOut, a share or a number of samples chooses.
 
-        No data is copied. DataError if `count` is neither, or leaves nothing.
+        No data is copied. DataError if that leaves nothing.
         """
-        n = self.count
-        share = isinstance(count, (float, np.floating)) and 0 < count < 1
-        if not share and (isinstance(count, bool) or not isinstance(count, (int, np.integer))):
-            expected = "a pair (x, y), a share between 0 and 1, or a number of samples"
-            came = describe(count) if isinstance(count, (tuple, list)) else repr(count)
-            raise DataError(f"validation must be {expected}, got {came}")
-        wanted = round(float(count) * n) if share else int(count)
-        if not 0 < wanted < n:
-            raise DataError(f"validation asks for {count} of {n} samples: take at least one and leave at least one")
-        order = random.generator(seed, "validation").permutation(n).astype(np.int32)
-        kept, held = np.sort(order[wanted:]), np.sort(order[:wanted])
+        stratified = isinstance(wanted, HoldOut) and wanted.stratify
+        labels = self.backend.asnumpy(self.targets[0]) if stratified else None
+        kept, held = split(self.count, wanted, seed, labels)
         if self.rows is not None:
             kept, held = self.rows[kept], self.rows[held]
         return self.some(kept), self.some(held)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from math import prod
 from typing import TypeAlias
 
 import numpy as np
@@ -156,10 +157,6 @@ def check_of(loss: losses.Loss) -> Check | None:
     return partial(check_labels, ignore_index=checked(ignored), soft=check is check_labels)
 
 
-RUNS, RUN = 32, 32
-"""How many rows are looked at for numbers that become one: runs of rows, since neighbours in time are neighbours."""
-
-
 def check_distinct(name: str, data: Array, backend: Backend, dtype: str) -> None:
     """Warn of the column that loses most of its distinct values when its numbers become `dtype`, if that is 1 in 10.
 
@@ -170,17 +167,12 @@ def check_distinct(name: str, data: Array, backend: Backend, dtype: str) -> None
     bits = 2 * xp.iinfo(data.dtype).bits if xp.isdtype(data.dtype, "integral") else xp.finfo(data.dtype).bits
     if bits <= xp.finfo(wanted).bits or scan.SILENT.get():
         return
-    starts = np.linspace(0, max(0, data.shape[0] - RUN), RUNS).astype(np.int32)
-    rows = np.unique(starts[:, None] + np.arange(RUN, dtype=np.int32))
-    rows = rows[rows < data.shape[0]]
-    host = isinstance(data, np.ndarray)
-    sample = data[rows] if host else backend.asnumpy(xp.take(data, backend.asarray(rows), axis=0))
-    flat = sample.reshape(len(rows), -1)
-    columns = np.unique(np.linspace(0, flat.shape[1] - 1, 1024).astype(int))
-    before, after = _distinct(flat[:, columns]), _distinct(flat[:, columns].astype(dtype))
+    sample = scan.some(data, backend)
+    before, after = _distinct(sample), _distinct(sample.astype(dtype))
     worst = int(np.argmin(after / before))
     if after[worst] < 0.9 * before[worst]:
-        place = tuple(int(k) for k in np.unravel_index(columns[worst], sample.shape[1:]))
+        shape = tuple(data.shape[1:])
+        place = tuple(int(k) for k in np.unravel_index(scan.columns_of(prod(shape))[worst], shape))
         counts = f"{before[worst]} distinct values become {after[worst]} as {dtype}"
         remedy = ', or make the model with dtype="float64"' if dtype == "float32" else ""
         scan.warn(f"{scan.column(name, place)}: {counts}: subtract an offset{remedy}")

@@ -39,6 +39,7 @@ from xpnet.layers import (
     Scale,
     Sequential,
     Shared,
+    Standardize,
     Upsample,
     activations,
 )
@@ -47,6 +48,7 @@ CONVOLUTIONS = (Conv1d, Conv2d, ConvTranspose2d)
 CHANGING = (RandomShift, RandomFlip, RandomCrop, Cutout, RandomRotate, RandomAffine)
 KEEPING = (MaxPool2d, AvgPool2d, Upsample, Dropout2d, *CHANGING)
 """Of images make images of as many channels."""
+ELEMENTWISE = (Dropout, Scale, Standardize)
 IMAGES = (*CONVOLUTIONS, *KEEPING, GlobalAvgPool2d, Channels)
 BY_CHANNEL = (BatchNorm, GroupNorm, LayerNorm, RMSNorm, PReLU)
 """Whose parameters belong to one channel each, or to one feature of rows."""
@@ -125,7 +127,7 @@ def _follow(layer: Layer, path: str, x: Seen, found: dict[str, int]) -> Seen:
         if x.kind == "rows":
             _note(layer, name, path, x, found)
         return SAME
-    if kind in (Dropout, Scale) or (kind.__module__ == activations.__name__ and getattr(layer, "n", 1) == 1):
+    if kind in ELEMENTWISE or (kind.__module__ == activations.__name__ and getattr(layer, "n", 1) == 1):
         return x
     if kind in BY_CHANNEL:
         return _by_channel(layer, name, path, x, found)

@@ -11,6 +11,7 @@ running statistics, `1.running_mean`.
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from importlib import import_module
 from typing import Any
 
@@ -20,7 +21,7 @@ from xpnet.arrays import Array, each, is_floating
 from xpnet.backends import Backend
 from xpnet.errors import ShapeError
 from xpnet.files import storage
-from xpnet.layers import Scale, Sequential
+from xpnet.layers import Scale, Sequential, Standardize
 from xpnet.layers.scan import Arrays, Step, scan
 from xpnet.model import Model
 
@@ -45,8 +46,8 @@ def export_onnx(
     called "input_0", "input_1", … Sequences have as many positions as this says, (T, D), or (T,) if they are tokens.
     `input_dtype` is the model's unless given: "uint8" for raw bytes, say, or "float64", which is rounded to the model's
     at once; that of tokens and masks is "int64", or the integers given. `labels` (the names of the classes, one for
-    each output, or two for one output), the factor and shift of a Scale at the network's front, and `metadata` of your
-    own are in the file's metadata_props, as JSON. A recurrent layer is a Loop over the positions.
+    each output, or two for one output), the numbers of a Scale or Standardize at the network's front, and `metadata` of
+    your own are in the file's metadata_props, as JSON. A recurrent layer is a Loop over the positions.
 
     NotImplementedError names a layer that ONNX cannot express.
     """
@@ -221,8 +222,8 @@ def _about(model: Model, labels: list[Any] | None, metadata: Mapping[str, Any] |
     layer = model.net
     while type(layer) is Sequential and layer.layers:
         layer = layer.layers[0]
-    if isinstance(layer, Scale):
-        yield "input_scaling", {"factor": layer.factor, "shift": layer.shift}
+    if isinstance(layer, (Scale, Standardize)):
+        yield "input_scaling", {field.name: getattr(layer, field.name) for field in fields(layer)}
     if labels is not None:
         yield "labels", labels
     yield "network", str(model.net)

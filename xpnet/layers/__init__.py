@@ -31,6 +31,7 @@ from xpnet.layers.recompute import Recompute
 from xpnet.layers.recurrent import GRU, LSTM, RNN
 from xpnet.layers.sequences import Masked, Pooled
 from xpnet.layers.shape import Channels, Flatten, Scale
+from xpnet.layers.standardize import Standardize
 
 __all__ = [
     "ELU",
@@ -85,6 +86,7 @@ __all__ = [
     "Sinusoidal",
     "Softmax",
     "Softplus",
+    "Standardize",
     "Tanh",
     "Tied",
     "TransformerBlock",

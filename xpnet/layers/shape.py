@@ -51,7 +51,8 @@ class Scale(Layer):
     """y = factor · x + shift        dx = factor · dy
 
     `Scale(1/255)` makes numbers in 0..1 of raw bytes; it has no parameters and learns nothing. Arrays of a sample's
-    last axes scale each feature by its own: `Scale(1 / x.std(0), -x.mean(0) / x.std(0))`; they are kept as tuples.
+    last axes scale each feature by its own: `Scale(1 / x.max(0))`; they are kept as tuples. `Standardize.fit(x)` gives
+    each feature mean 0 and standard deviation 1.
     """
 
     factor: Any
