@@ -36,7 +36,8 @@ class Rows:
         self.window = None if window is None else count("window", window)
         self.stretch = _chunk(inputs(x)[0]) if stretch is None else count("stretch", stretch)
         for part in self._each:
-            if not hasattr(part, "__getitem__") or isinstance(part, (Mapping, str, bytes)):
+            read = hasattr(part, "__getitem__") or hasattr(part, "take")
+            if not read or isinstance(part, (Mapping, str, bytes)):
                 raise DataError(f"Rows reads what has rows, such as an array or a table, got {describe(part)}")
         lengths = [_length(part) for part in self._each]
         if any(one != other for one, other in pairwise(lengths)):
@@ -66,7 +67,9 @@ class Rows:
 
 def _length(part: Any) -> int:
     """Return how many rows there are."""
-    return int(part.count_rows()) if hasattr(part, "count_rows") else len(part)
+    if hasattr(part, "count_rows"):
+        return int(part.count_rows())
+    return int(part.shape[0]) if getattr(part, "shape", ()) else len(part)
 
 
 def _chunk(part: Any) -> int | None:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,8 @@ BYTES = 16 << 20
 """Of samples in a block, about: one is worked on, one waits, and one is read."""
 SPREAD = 256
 """Rows all over a source that are looked at before training starts, and whose digest tells it from others."""
+
+T = TypeVar("T")
 
 Examine = Callable[..., Parts]
 """`examine(x, y)` or `examine(x, y, weights)`: what the door makes of samples, on the host."""
@@ -52,10 +54,15 @@ class Stream(Numbered):
         return n
 
     @cached_property
-    def looked_at(self) -> Parts:
-        """Rows all over the source, examined."""
+    def _look(self) -> tuple[list[str], Parts]:
+        """What rows all over the source are, and they themselves, examined."""
         rows = np.unique(np.linspace(0, self.total - 1, SPREAD).astype(np.int64))
-        return told("the source", rows, lambda: self.examine(*self._read(rows)))
+
+        def look() -> tuple[list[str], Parts]:
+            came = self._read(rows)
+            return kinds_of(came), self.examine(*came)
+
+        return told("the source", rows, look)
 
     @property
     def first(self) -> Parts:
@@ -64,7 +71,7 @@ class Stream(Numbered):
 
     @cached_property
     def _first(self) -> Parts:
-        return self._placed(self.looked_at)
+        return self._placed(self._look[1])
 
     @property
     def targets(self) -> Parts:
@@ -74,7 +81,7 @@ class Stream(Numbered):
 
     def _rows_in(self, size: int) -> int:
         """Return how many samples have so many bytes."""
-        row: int = sum(part[0].nbytes for whole in self.looked_at for part in inputs(whole))
+        row: int = sum(part[0].nbytes for whole in self._look[1] for part in inputs(whole))
         return max(1, size // max(row, 1))
 
     def blocks(self, seed: int, epoch: int, done: int, cut: Cut) -> Iterator[Block]:
@@ -142,28 +149,25 @@ class Stream(Numbered):
 
     def _alike(self, came: tuple[Any, ...]) -> Parts:
         """Return samples examined; DataError unless they are of the kind of the first."""
-        kinds, first = kinds_of(came), self._kinds
+        kinds, first = kinds_of(came), self._look[0]
+        if len(kinds) != len(first):
+            raise DataError(f"all samples must be like the first, {len(first)} arrays, got {len(kinds)}")
         if kinds != first:
-            k = next((k for k, (one, other) in enumerate(zip(kinds, first, strict=False)) if one != other), -1)
+            k = next((k for k, (one, other) in enumerate(zip(kinds, first, strict=True)) if one != other))
             raise DataError(f"all samples must be like the first, {first[k]}, got {kinds[k]}")
         return self.examine(*came)
-
-    @cached_property
-    def _kinds(self) -> list[str]:
-        """What the first samples are."""
-        return kinds_of(self._read(np.zeros(1, dtype=np.int64)))
 
     def some(self, rows: np.ndarray) -> "Stream":
         """Return some of the samples, of the same source."""
         made = replace(self, rows=rows)
-        for name in ("total", "looked_at", "_kinds"):  # all that was read to know them
+        for name in ("total", "_look"):  # all that was read to know them
             made.__dict__[name] = getattr(self, name)
         return made
 
     def digest(self) -> str:
         """Return the SHA-256 of the source's length, of rows all over it, and of which are meant."""
         sha = hashlib.sha256(f"{self.total}".encode())
-        for array in (array for part in self.looked_at for array in inputs(part)):
+        for array in (array for part in self._look[1] for array in inputs(part)):
             sha.update(f"{array.dtype} {array.shape}".encode())
             sha.update(np.ascontiguousarray(array).data)
         if self.rows is not None:
@@ -205,7 +209,7 @@ def kinds_of(came: tuple[Any, ...]) -> list[str]:
     return [f"{name} of {array.dtype} {array.shape[1:]} a sample" for name, array in arrays]
 
 
-def told(what: str, rows: np.ndarray | None, read: Callable[[], Parts]) -> Parts:
+def told(what: str, rows: np.ndarray | None, read: Callable[[], T]) -> T:
     """Return what is read; an error says in a line what was being read, and which rows, by their own numbers."""
     try:
         return read()
