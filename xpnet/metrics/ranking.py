@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from xpnet.arrays import Array, Namespace, cast, device, exp_shifted, namespace, wide, widest
+from xpnet.arrays import Array, Namespace, cast, device, exp_shifted, is_floating, namespace, wide, widest
 from xpnet.metrics.base import counted_weights, relative
 from xpnet.metrics.classes import hot_rows, rows_of
 
@@ -113,12 +113,12 @@ def _over_classes(
         return xp.full((), math.nan, dtype=dtype, device=device(scores))
     if w is None:
         w = xp.ones(rows, dtype=whole, device=device(scores))
-    tiny = float(xp.finfo(scores.dtype if xp.isdtype(scores.dtype, "real floating") else dtype).eps)
+    eps = float(xp.finfo(scores.dtype if is_floating(xp, scores) else dtype).eps)
     scores = cast(xp, scores, dtype)
     if scores.ndim == 1:
         return xp.astype(value(_ranks(xp, scores, cast(xp, labels, dtype) > 0, w)), dtype)
     hot = hot_rows(xp, labels, scores.shape[1])
-    columns = _columns(xp, scores, w, 8.0 * tiny * scores.shape[1])
+    columns = _columns(xp, scores, w, 8.0 * eps * scores.shape[1])
     number = range(1, 2) if scores.shape[1] == 2 else range(scores.shape[1])
     values = xp.stack([value(_ranks(xp, columns[:, k], hot[:, k], w)) for k in number])
     defined = values == values
@@ -135,10 +135,11 @@ def _columns(xp: Namespace, s: Array, w: Array, rounding: float) -> Array:
     bounded = xp.minimum(xp.maximum(s, -1.0), 2.0)
     neither = (xp.min(s, axis=1) < 0) | (xp.abs(xp.sum(bounded, axis=1) - 1.0) > rounding)
     scores = xp.sum(xp.astype(neither & (w != 0), xp.int32)) > 0
+    largest = xp.max(s, axis=1, keepdims=True)
     top = xp.argmax(s, axis=1)[:, None] == xp.arange(s.shape[1], device=device(s))[None, :]
     others = xp.where(top, -math.inf, s)  # of the class with the largest score
     second = xp.max(others, axis=1, keepdims=True)
     lead = xp.where(s == second, 0.0, s) - xp.where(s == second, 0.0, second)
     (shifted, exp, total), (_, _, rest) = exp_shifted(xp, s), exp_shifted(xp, others)
     odds = xp.where(top, lead, shifted) - xp.log(xp.where(top, rest, total - exp))
-    return xp.where(scores, odds, s)
+    return xp.where(largest == largest, xp.where(scores, odds, s), math.nan)  # NaN, if there is one in the row
