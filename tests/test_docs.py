@@ -110,9 +110,9 @@ def public():
     """Yield the dotted name of everything public."""
     modules = {"datasets", "metrics", "plot", "schedules", "testing"}
     yield from (f"xpnet.{one}" for one in xn.__all__ if one not in modules)
-    for module in (xn.datasets, xn.plot, xn.testing):
-        yield from (f"{module.__name__}.{one}" for one in module.__all__)
-    for file in ("metrics.py", "interop/sklearn.py", "interop/torch.py"):
+    for module in (xn.datasets, xn.metrics, xn.plot, xn.testing):
+        yield from (f"{module.__name__}.{one}" for one in module.__all__ if callable(vars(module).get(one, print)))
+    for file in ("interop/sklearn.py", "interop/torch.py"):
         for node in ast.parse((ROOT / "xpnet" / file).read_text(encoding="utf-8")).body:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
                 yield f"xpnet.{file.removesuffix('.py').replace('/', '.')}.{node.name}"

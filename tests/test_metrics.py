@@ -253,7 +253,7 @@ def test_labels_and_predictions_out_of_range_are_named(backend, label):
 
 
 def test_more_samples_than_float32_counts_are_counted_in_pieces(backend, monkeypatch):
-    monkeypatch.setattr(metrics, "PIECE", 3)
+    monkeypatch.setattr(metrics.confusion, "PIECE", 3)
     s, t = backend.asarray(SCORES * 2), backend.asarray(LABELS * 2)
     assert_close(backend, metrics.confusion_matrix(s, t), [[2, 0, 0], [0, 2, 2], [0, 0, 2]])
     with pytest.raises(DataError, match="got 9 at row 7"):

@@ -15,11 +15,11 @@ def test_every_planted_text_is_there_once():
 
 def test_a_text_that_is_gone_is_named(monkeypatch, tmp_path):
     (tmp_path / "mutants.toml").write_text(
-        '[[file]]\npath = "metrics.py"\ntests = "metrics"\nfaults = [["what is wrong", "no such text", "other"]]\n'
+        '[[file]]\npath = "schedules.py"\ntests = "schedules"\nfaults = [["what is wrong", "no such text", "other"]]\n'
     )
     monkeypatch.setattr(mutants, "TESTS", tmp_path)
     with pytest.raises(
-        ValueError, match=r"metrics\.py: what is wrong: its text occurs 0 times, not once: no such text"
+        ValueError, match=r"schedules\.py: what is wrong: its text occurs 0 times, not once: no such text"
     ):
         mutants.faults()
 

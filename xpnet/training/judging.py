@@ -32,9 +32,8 @@ class Judging:
 
     @property
     def means(self) -> dict[str, Metric]:
-        """The metrics that are means over samples, so that those of batches can be averaged: xpnet's own."""
-        own = metrics.__name__
-        return {name: m for name, m in self.measured.items() if getattr(m, "func", m).__module__ == own}
+        """The metrics that are means over samples, so that those of batches can be averaged: most of xpnet's own."""
+        return {name: metric for name, metric in self.measured.items() if metrics.is_mean(metric)}
 
     @property
     def wholes(self) -> dict[str, Metric]:

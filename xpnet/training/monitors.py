@@ -11,8 +11,14 @@ from xpnet.training.history import History
 if TYPE_CHECKING:
     from xpnet.model import Model
 
-SMALLER = ("loss", "perplexity", "zero_one", "mean_absolute_error", "gradient_norm", "max_weight", "seconds")
-LARGER = ("accuracy", "binary_accuracy", "top_k", "r2")
+SMALLER = (
+    *("loss", "log_loss", "perplexity", "zero_one", "gradient_norm", "max_weight", "seconds"),
+    *("mean_absolute_error", "mean_squared_error", "root_mean_squared_error"),
+)
+LARGER = (
+    *("accuracy", "binary_accuracy", "balanced_accuracy", "top_k", "precision", "recall", "f1"),
+    *("roc_auc", "average_precision", "r2"),
+)
 """What is recorded by itself, and whether it is better small or large."""
 
 

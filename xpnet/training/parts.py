@@ -12,7 +12,11 @@ from xpnet.optimizers import Optimizer
 Metrics: TypeAlias = Sequence[Metric | str] | Mapping[str, Metric]
 RECORDED = ("epoch", "loss", "gradient_norm", "learning_rate", "max_weight", "seconds")
 """What the history records by itself: a metric cannot be called so."""
-NAMES = ("accuracy", "binary_accuracy", "zero_one", "top_k", "perplexity", "mean_absolute_error", "r2")
+NAMES = (
+    *("accuracy", "binary_accuracy", "balanced_accuracy", "zero_one", "top_k", "precision", "recall", "f1"),
+    *("roc_auc", "average_precision", "log_loss", "perplexity"),
+    *("mean_absolute_error", "mean_squared_error", "root_mean_squared_error", "r2"),
+)
 """The metrics that can be asked for by name."""
 
 

@@ -50,10 +50,16 @@ def check_parts(net: Layer, loss: Loss) -> None:
 def fitting_metrics(net: Layer, chosen: Mapping[str, Metric]) -> dict[str, Metric]:
     """Return the metrics as they are to be computed in batches; see `metrics.averaged`.
 
-    Where the network ends in Sigmoid, class 1 begins at 0.5, unless a threshold is given.
+    Where the network ends in Sigmoid, class 1 begins at 0.5, unless a threshold is given. Warn of a metric that takes
+    scores where it gives probabilities.
     """
     fitted = {name: metrics.averaged(metric) for name, metric in chosen.items()}
-    if not isinstance(last(net), Sigmoid):
+    end, scores = last(net), (metrics.log_loss, metrics.log_perplexity)
+    if isinstance(end, (Softmax, Sigmoid)):
+        for name, metric in fitted.items():
+            if any(getattr(metric, "func", metric) is one for one in scores):
+                scan.warn(f"{name} takes scores, but the network ends in {type(end).__name__}: drop it")
+    if not isinstance(end, Sigmoid):
         return fitted
     half: dict[str, Any] = {"threshold": 0.5}
     return {name: partial(metric, **half) if _takes_threshold(metric) else metric for name, metric in fitted.items()}
@@ -62,7 +68,7 @@ def fitting_metrics(net: Layer, chosen: Mapping[str, Metric]) -> dict[str, Metri
 def _takes_threshold(metric: Metric) -> bool:
     """Whether a metric has a threshold and none was given."""
     function, given = getattr(metric, "func", metric), getattr(metric, "keywords", {})
-    signs = (metrics.accuracy, metrics.zero_one)
+    signs = (metrics.accuracy, metrics.zero_one, metrics.class_shares)
     return any(function is one for one in signs) and "threshold" not in given and not getattr(metric, "args", ())
 
 
