@@ -136,7 +136,7 @@ def _apportioned(parts: np.ndarray, n: int, least: np.ndarray, most: np.ndarray)
 
     (Hamilton's method.) Equal remainders go to the first.
     """
-    taken = np.clip(parts // n, least, most)
+    taken: np.ndarray = np.clip(parts // n, least, most)
     missing = int(parts.sum()) // n - int(taken.sum())
     step, bound = (1, most) if missing > 0 else (-1, least)
     while missing:
@@ -161,7 +161,7 @@ def _group_labels(groups: Any) -> np.ndarray:
         if not isinstance(label, (str, int, np.integer)):
             raise DataError(f"groups must be integers or texts, got {label!r} at row {row}: name each sample's group")
     try:
-        return np.unique(labels, return_inverse=True)[1]
+        return np.asarray(np.unique(labels, return_inverse=True)[1])
     except TypeError:
         raise DataError("groups must be integers or texts, got both: name the groups alike") from None
 
@@ -182,7 +182,7 @@ def _whole_groups(groups: np.ndarray, n: int, count: int, rng: np.random.Generat
             chosen.append(group)
             total += int(sizes[group])
     chosen += _nearest(tried, [int(size) for size in sizes[tried]], count - total, total, n)
-    return np.isin(np.arange(len(sizes)), chosen)[groups]
+    return np.asarray(np.isin(np.arange(len(sizes)), chosen)[groups])
 
 
 def _nearest(groups: np.ndarray, sizes: list[int], wanted: int, taken: int, n: int) -> list[int]:
