@@ -226,8 +226,11 @@ class Staged:
 MOMENTS = ("before", "between", "unsynced", "synced", "renamed")
 
 
-def kills(folder, count, a_run=20, epochs=60, seed=0):
-    """Kill training processes, every second one while it saves, the others at any moment; return what was lost."""
+def kills(folder, count, a_run=20, epochs=60, seed=0, feed=lambda x, y: (x, y)):
+    """Kill training processes, every second one while it saves, the others at any moment; return what was lost.
+
+    `feed(x, y)` makes of arrays what those processes are trained on.
+    """
     x, y = data()
     whole = model("numpy")
     whole.fit(x, y, epochs=epochs, batch_size=4)
@@ -242,9 +245,9 @@ def kills(folder, count, a_run=20, epochs=60, seed=0):
         one = xn.load(path) if path.exists() else None
         if one is None:
             one = model("numpy")
-            one.fit(x, y, epochs=epochs, batch_size=4, checkpoint=path, every=1)
+            one.fit(*feed(x, y), epochs=epochs, batch_size=4, checkpoint=path, every=1)
         elif one.underway is not None:
-            one.resume(x, y, checkpoint=path, every=1)
+            one.resume(*feed(x, y), checkpoint=path, every=1)
         np.save(out, one.theta)
 
     while result["kills"] < count:
@@ -286,8 +289,9 @@ def kills(folder, count, a_run=20, epochs=60, seed=0):
 
 @pytest.mark.slow
 @pytest.mark.forks
-def test_killed_while_saving_at_every_moment(tmp_path):
-    done = kills(tmp_path, 14, a_run=14)
+@pytest.mark.parametrize("feed", [lambda x, y: (x, y), lambda x, y: (xn.Rows(x, y),)], ids=["arrays", "source"])
+def test_killed_while_saving_at_every_moment(tmp_path, feed):
+    done = kills(tmp_path, 14, a_run=14, feed=feed)
     assert done["kills"] == 14
     assert done["while saving"] >= 7
     assert done["files corrupt"] == done["runs with other bits"] == 0

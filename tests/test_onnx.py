@@ -46,6 +46,7 @@ LAYERS = [
     xn.Flatten(),
     xn.Scale(0.25, -1.0),
     xn.Scale(2.0),
+    xn.Standardize([0.5, 1.0, -2.0, 0.0, 3.0, 1.0], [1.0, 2.0, 0.5, 1.0, 4.0, 1.0]),
     xn.Dropout(0.5),
     xn.Residual(xn.Linear(6, 6), xn.Tanh()),
     xn.Parallel(xn.Linear(6, 3), xn.Sequential(xn.Linear(6, 3), xn.Tanh())),

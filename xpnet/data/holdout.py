@@ -161,7 +161,7 @@ def _group_labels(groups: Any) -> np.ndarray:
         if not isinstance(label, (str, int, np.integer)):
             raise DataError(f"groups must be integers or texts, got {label!r} at row {row}: name each sample's group")
     try:
-        return np.unique(labels, return_inverse=True)[1]
+        return np.asarray(np.unique(labels, return_inverse=True)[1])
     except TypeError:
         raise DataError("groups must be integers or texts, got both: name the groups alike") from None
 

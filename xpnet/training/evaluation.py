@@ -56,22 +56,25 @@ def _gathered(parts: Iterator[np.ndarray], n: int) -> np.ndarray:
 def score(step: Step, state: State, source: Samples, batch_size: int | None = None) -> dict[str, float]:
     """Return the loss and the metrics over all samples.
 
-    The loss and xpnet's own metrics are means, and batches are averaged, each by what counts in it: samples, or where
-    labels are ignored or classes weighted, labels or their weights. A metric of one's own sees all predictions.
+    The loss and most of xpnet's own metrics come of means, and batches are averaged, each by what counts in it: samples
+    or their weights, or where labels are ignored or classes weighted, labels or their weights. A metric that ranks
+    samples, and one of one's own, sees all predictions.
     """
     step = step.on(source)
     functions, home = {"loss": step.loss} | step.means, step.backend.asnumpy
-    sums, totals = np.zeros((2, len(functions)))
+    sums: list[Any] = [0.0] * len(functions)
+    totals = np.zeros(len(functions))
     kept: list[tuple[Array, ...]] = []
     for x, *target in source.chunks(batch_size or step.samples(source.like)):
         prediction = step.infer(state.theta, x, state.buffers)
         values = step.judge(prediction, *target)
         sizes = [_size(function, *target, home=home) for function in functions.values()]
-        sums += [float(home(value)) * size for value, size in zip(values, sizes, strict=True)]
+        new = [home(value).astype(np.float64) * size for value, size in zip(values, sizes, strict=True)]
+        sums = [a + b for a, b in zip(sums, new, strict=True)]
         totals += sizes
         if step.wholes:
             kept.append((prediction, *target))
-    means = (sums / np.where(totals == 0, 1.0, totals)).tolist()
+    means = [one / (total or 1.0) for one, total in zip(sums, totals.tolist(), strict=True)]
     found = {name: concluded(step.metrics.get(name), mean) for name, mean in zip(functions, means, strict=True)}
     if step.wholes:
         whole = [

@@ -2,19 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 
 from xpnet.data.source import Block, Cut, Samples
 from xpnet.errors import NonFiniteError
-from xpnet.metrics import concluded
+from xpnet.metrics import concluded, needs_all
 from xpnet.training import evaluation
 from xpnet.training.callbacks import Callbacks
 from xpnet.training.history import History, Stopwatch
 from xpnet.training.holder import Holder
 from xpnet.training.progress import Bar, Interrupt
 from xpnet.training.state import Run
-from xpnet.training.step import Step
+from xpnet.training.step import Outcome, Step
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,8 @@ class Loop:
         with Stopwatch() as watch:
             outcome = step.many(self.holder.state, *block)
         self.holder.state = outcome.state
-        values = np.vstack([outcome.values, np.ones_like(outcome.sizes)]) * outcome.sizes
-        before = np.asarray([*(run.sums or [0.0] * (len(values) - 1)), run.weight])
-        *run.sums, run.weight = np.cumsum(np.column_stack([before, values]), axis=1)[:, -1].tolist()  # one by one
+        if len(outcome.sizes):
+            self._add(step, outcome)
         run.position, run.seconds = (
             run.position + len(outcome.sizes) * block.batches.shape[1],
             run.seconds + watch.seconds,
@@ -112,11 +112,30 @@ class Loop:
         if outcome.problem is not None:
             raise NonFiniteError(outcome.problem)
 
+    def _add(self, step: Step, outcome: Outcome) -> None:
+        """Add what steps report to the epoch's sums, one by one: however they are called together, to the same bits.
+
+        A metric that is not defined for a batch, such as ROC AUC for one of a single class, counts nothing there.
+        """
+        run, shapes = self.run, [(), (), *outcome.shapes]
+        ranked = [False, False, *map(needs_all, step.metrics.values())]
+        rows = np.repeat(ranked, [prod(shape) for shape in shapes])
+        counts = np.where(rows[:, None] & np.isnan(outcome.values), 0.0, outcome.sizes)
+        new = np.vstack([np.where(counts == 0, 0.0, outcome.values) * counts, counts])
+        before = [*run.sums, *run.weights] or [0.0] * len(new)
+        after = np.cumsum(np.column_stack([before, new]), axis=1)[:, -1].tolist()
+        run.sums, run.weights, run.shapes = after[: len(rows)], after[len(rows) :], outcome.shapes
+
     def _means(self, step: Step) -> dict[str, float]:
         """Return loss, gradient norm and metrics, means over the epoch's batches so far by what counts in each."""
-        names = ("loss", "gradient_norm", *step.metrics)
-        means = (total / (self.run.weight or 1.0) for total in self.run.sums)
-        return {name: concluded(step.metrics.get(name), mean) for name, mean in zip(names, means, strict=True)}
+        names, start, found = ("loss", "gradient_norm", *step.metrics), 0, {}
+        sums, weights = np.asarray(self.run.sums), np.asarray(self.run.weights)
+        means = np.divide(sums, weights, out=np.full(len(sums), np.nan), where=weights != 0)
+        for name, shape in zip(names, [(), (), *self.run.shapes], strict=True):
+            stop = start + prod(shape)
+            found[name] = concluded(step.metrics.get(name), means[start:stop].reshape(shape))
+            start = stop
+        return found
 
     def _conclude(self, step: Step) -> None:
         """Count the epoch, and add it with its validation to the history."""
@@ -126,7 +145,7 @@ class Loop:
         run.history.add(
             epoch=state.epoch, **self._means(step), learning_rate=rate, max_weight=weight, seconds=run.seconds
         )
-        run.position, run.sums, run.weight, run.seconds = 0, [], 0.0, 0.0
+        run.position, run.sums, run.weights, run.seconds = 0, [], [], 0.0
         if self.held is not None:
             scores = evaluation.score(step, state, self.held)
             run.history.add(**{f"val_{key}": value for key, value in scores.items()})

@@ -43,8 +43,10 @@ class Run:
     """Samples of the current epoch that were trained on."""
     sums: list[float] = field(default_factory=list)
     """Of loss, gradient norm and metrics, over those samples."""
-    weight: float = 0.0
-    """What those samples count: their number, or the sum of their weights."""
+    weights: list[float] = field(default_factory=list)
+    """What the samples count in each sum: their number, or the sum of their weights."""
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
+    """Of the numbers of each metric, whose sums stand one after the other."""
     seconds: float = 0.0
     """Spent on them."""
     history: History = field(default_factory=History)
@@ -54,4 +56,5 @@ class Run:
     """The class of each callback, by which it is found again."""
 
     def __post_init__(self) -> None:
-        self.weight = self.weight or float(self.position)  # files of before have samples without weights
+        if self.sums and not self.weights:  # a file from before samples had weights
+            self.weights, self.shapes = [float(self.position)] * len(self.sums), [()] * (len(self.sums) - 2)

@@ -37,9 +37,11 @@ class Outcome(NamedTuple):
 
     state: State
     values: np.ndarray
-    """Loss, gradient norm and metrics of each step."""
+    """Loss, gradient norm and metrics of each step; a metric of several numbers has a row for each."""
     sizes: np.ndarray
     """What each step's batch counts, (K,): its samples, or the sum of their weights."""
+    shapes: list[tuple[int, ...]]
+    """Of the numbers of each metric."""
     problem: str | None = None
 
 
@@ -227,24 +229,26 @@ class Step(Judging):
         keys = [random.step_key(self.seed, state.t + k) for k in range(len(block))]
         rows, problem = self._rows(state, len(block))
         if not rows:
-            return Outcome(state, np.zeros((2 + len(self.metrics), 0)), np.zeros(0), problem)
-        columns = (self.backend.asarray(block[: len(rows)]), keys[: len(rows)], rows)
+            return Outcome(state, np.zeros((0, 0)), np.zeros(0), [], problem)
+        xs = (self.backend.asarray(block[: len(rows)]), keys[: len(rows)], rows)
         with np.errstate(all="ignore"):  # what is not finite is found below
-            carry, results = self.run(state[:4], fixed, columns)
-        values = np.stack([self.backend.asnumpy(result) for result in results]).astype(np.float64)
+            carry, results = self.run(state[:4], fixed, xs)
+        columns = [self.backend.asnumpy(result) for result in results]  # (K,) or, of a metric, (K, …)
+        values = np.vstack([column.reshape(len(column), -1).T for column in columns]).astype(np.float64)
         sizes = np.full(values.shape[1], float(block.shape[1]))
         if len(fixed) > 2:
             values, sizes = values[:-1], values[-1]
+        shapes = [column.shape[1:] for column in columns[2 : 2 + len(self.metrics)]]
         finite = np.isfinite(values[0]) & np.isfinite(values[1])
         good = len(finite) if finite.all() else int(np.argmin(finite))  # nothing changes from the first bad step on
         theta, slots, buffers, alive = carry
         new = State(theta, slots, buffers, alive, state.t + good, state.epoch)
         if good == len(finite):
-            return Outcome(new, values, sizes, problem)
+            return Outcome(new, values, sizes, shapes, problem)
         new = new._replace(alive=self.backend.asarray(True))
         place, remedy = self._diagnosed(new, fixed, block[good], keys[good])
         problem = told(float(values[0, good]), float(values[1, good]), _place(new), place, remedy)
-        return Outcome(new, values[:, :good], sizes[:good], problem)
+        return Outcome(new, values[:, :good], sizes[:good], shapes, problem)
 
     def _diagnosed(self, state: State, fixed: Parts, rows: np.ndarray, key: int) -> tuple[str, str]:
         """Return where a batch that is not sound first went wrong, and a remedy."""

@@ -15,6 +15,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from math import prod
 from threading import RLock
 from typing import Any, NamedTuple
 
@@ -137,8 +138,29 @@ def addresses(tree: Any) -> list[int]:
 
 def run(backend: Any, step: Step, carry: Any, fixed: Any, rows: tuple[Array, ...]) -> tuple[Any, tuple[Array, ...]]:
     """Run the steps one by one, on a copy of the carry."""
-    carry, out = _run(backend, step, copies(carry), fixed, rows)
-    return carry, tuple(out[k] for k in range(len(out)))
+    carry, results = _run(backend, step, copies(carry), fixed, rows)
+    return carry, results.columns()
+
+
+class Results(NamedTuple):
+    """What K steps report: a column of numbers each, those of 0-d results first, then those of larger ones."""
+
+    numbers: Array
+    shapes: list[tuple[int, ...]]
+
+    def columns(self) -> tuple[Array, ...]:
+        """Return the results in their order, (K, …) each."""
+        single, several = 0, self.shapes.count(())
+        found = []
+        for shape in self.shapes:
+            if not shape:
+                found.append(self.numbers[single])
+                single += 1
+            else:
+                own = self.numbers[several : several + prod(shape)]
+                found.append(own.T.reshape(-1, *shape))
+                several += len(own)
+        return tuple(found)
 
 
 def copies(tree: Any, of: Callable[[Array], bool] = lambda array: True) -> Any:
@@ -147,13 +169,20 @@ def copies(tree: Any, of: Callable[[Array], bool] = lambda array: True) -> Any:
 
 
 def _run(backend: Any, step: Step, carry: Any, fixed: Any, rows: tuple[Array, ...], out: Array = None) -> Any:
-    """Return the carry and the results (R, K); `out` is where to write them."""
+    """Return the carry and the results; `out` is where to write their numbers, (R, K)."""
+    results: tuple[Array, ...] = ()
     for k in range(len(rows[0])):
         carry, results = step(carry, fixed, tuple(row[k] for row in rows))
+        single, several = ([r for r in results if bool(r.ndim) is some] for some in (False, True))
         if out is None:
-            out = backend.cupy.empty((len(results), len(rows[0])), dtype=results[0].dtype)
-        backend.kernels.collect([r if r.dtype == out.dtype else r.astype(out.dtype) for r in results], out, k)
-    return carry, out
+            count = len(single) + sum(r.size for r in several)
+            out = backend.cupy.empty((count, len(rows[0])), dtype=results[0].dtype)
+        backend.kernels.collect([r if r.dtype == out.dtype else r.astype(out.dtype) for r in single], out, k)
+        start = len(single)
+        for r in several:
+            out[start : start + r.size, k] = r.reshape(-1)
+            start += r.size
+    return carry, Results(out, [r.shape for r in results])
 
 
 class CaptureError(Exception):
@@ -179,7 +208,7 @@ class Graph:
         self.room: Room = backend.room()
         self.rows: tuple[Array, ...] = ()
         self.carry: Any = None
-        self.results: Array = None
+        self.results: Results | None = None
         self.table: Array = None
         """The addresses of the data, where the graph reads them, and which they are."""
         self.addresses: list[int] = []
@@ -197,10 +226,10 @@ class Graph:
         if not self.direct and addresses(fixed) != self.addresses:
             self.table[...] = self.backend.asarray(np.asarray(addresses(fixed), dtype=np.int64))
             self.addresses = addresses(fixed)
-        out = self.backend.cupy.empty(self.results.shape, dtype=self.results.dtype)
+        out = self.backend.cupy.empty(self.results.numbers.shape, dtype=self.results.numbers.dtype)
         self.executable.launch()
-        out[...] = self.results
-        return self.carry, tuple(out[k] for k in range(len(out)))
+        out[...] = self.results.numbers
+        return self.carry, Results(out, self.results.shapes).columns()
 
     def warm_up(self, carry: Any, fixed: Any, rows: tuple[Array, ...]) -> tuple[Any, tuple[Array, ...]]:
         """Run the steps one by one in the graph's memory. Nothing of it goes out, for it ends with the graph."""
@@ -208,9 +237,9 @@ class Graph:
         own = set(addresses(carry))
         with self.apart():
             made, results = _run(self.backend, self.step, carry, fixed, rows)
-        carry, out = copies(made, lambda array: array.data.ptr not in own), results.copy()
         self.results = results
-        return carry, tuple(out[k] for k in range(len(out)))
+        carry = copies(made, lambda array: array.data.ptr not in own)
+        return carry, Results(results.numbers.copy(), results.shapes).columns()
 
     @contextmanager
     def apart(self) -> Iterator[None]:
@@ -234,7 +263,8 @@ class Graph:
                 fixed = rebuild(fixed, iter(lent))
             try:
                 self.room.stream.begin_capture()
-                new, _ = _run(self.backend, self.step, carry, fixed, buffers, self.results)
+                assert self.results is not None
+                new, _ = _run(self.backend, self.step, carry, fixed, buffers, self.results.numbers)
                 if form(new) != form(carry):
                     raise CaptureError("the carry changes its form from step to step")
                 for old, array in zip(leaves(carry), leaves(new), strict=True):
