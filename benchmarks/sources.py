@@ -189,7 +189,12 @@ def run(part: str, path: Path, *words: str) -> Any:
 
 def page(report: dict[str, Any]) -> str:
     """Return the results as Markdown."""
-    lines = ["# What data cost that are read while training runs", "", f"{report['machine']['processor']}, {report['machine']['cores']} cores, one thread.", ""]
+    lines = [
+        "# What data cost that are read while training runs",
+        "",
+        f"{report['machine']['processor']}, {report['machine']['cores']} cores, one thread.",
+        "",
+    ]
     lines += [
         f"An epoch, CPU seconds beside arrays (median of {ROUNDS} pairs), 784-128-10, batch 128, 60,000 samples:",
         "",

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+import types
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -110,8 +111,10 @@ def public():
     """Yield the dotted name of everything public."""
     modules = {"datasets", "metrics", "plot", "schedules", "testing"}
     yield from (f"xpnet.{one}" for one in xn.__all__ if one not in modules)
-    for module in (xn.datasets, xn.metrics, xn.plot, xn.testing):
-        yield from (f"{module.__name__}.{one}" for one in module.__all__ if callable(vars(module).get(one, print)))
+    for module in (xn.datasets, xn.plot, xn.testing):
+        yield from (f"{module.__name__}.{one}" for one in module.__all__)
+    kinds = types.FunctionType | type
+    yield from (f"xpnet.metrics.{one}" for one in xn.metrics.__all__ if isinstance(getattr(xn.metrics, one), kinds))
     for file in ("interop/sklearn.py", "interop/torch.py"):
         for node in ast.parse((ROOT / "xpnet" / file).read_text(encoding="utf-8")).body:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):

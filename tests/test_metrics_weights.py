@@ -310,11 +310,17 @@ def test_columns_are_ranked_as_their_softmax_is_and_probabilities_as_they_are(ba
     for metric in (metrics.roc_auc, metrics.average_precision):
         one, other = (metric(backend.asarray(a), backend.asarray(y)) for a in (s, p))
         assert_close(backend, one, backend.asnumpy(other))
+
+
+def test_small_probabilities_are_told_apart(backend):
     small = np.float32(2.0) ** -np.arange(30, 30 + N, dtype="float32")  # 1 − p is 1 in float32
-    rare = np.stack([1 - small, small, *[0 * small] * (classes - 2)], axis=1)
-    found = metrics.roc_auc(backend.asarray(rare), backend.asarray((np.arange(N) < 3).astype("int64")))
-    if classes == 2:
-        assert_close(backend, found, np.asarray(1.0, "float32"))
+    rare = np.stack([1 - small, small], axis=1)
+    rare[N - 1] = 5.0  # no probabilities, but without a weight
+    t, w = (
+        backend.asarray((np.arange(N) < 3).astype("int64")),
+        backend.asarray((np.arange(N) < N - 1).astype("float64")),
+    )
+    assert_close(backend, metrics.roc_auc(backend.asarray(rare), t, weights=w), np.asarray(1.0, "float32"))
 
 
 @pytest.mark.parametrize("shape", [(N,), (N, 1), (3, 4), (3, 4, 1)])

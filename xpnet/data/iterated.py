@@ -124,12 +124,11 @@ class Batches(Samples):
             came = f"{len(batch)} things" if isinstance(batch, (tuple, list)) else describe(batch)
             raise DataError(f"a batch must be (x, y) or (x, y, weights), got {came} for batch {number}")
         parts = [tuple(part) if isinstance(part, list) and hasattr(part[0], "shape") else part for part in batch]
-        return told(f"batch {number}", None, lambda: self.examine(*(each(self._at_home, part) for part in parts)))
-
-    def _at_home(self, part: Any) -> Any:
-        """Return a PyTorch tensor on the host as NumPy's, unless the model is PyTorch's: loaders give such."""
-        torch = type(part).__module__.partition(".")[0] == "torch" and self.backend.name != "torch"
-        return np.asarray(part) if torch and part.device.type == "cpu" else part
+        return told(
+            f"batch {number}",
+            None,
+            lambda: self.examine(*(each(lambda part: at_home(part, self.backend), part) for part in parts)),
+        )
 
     def _stacked(self, column: tuple[Any, ...]) -> Any:
         """Return batches end to end on the device, or if they are tuples of inputs, each input's."""
@@ -155,3 +154,9 @@ class Batches(Samples):
 
 def _form(parts: Parts) -> list[tuple[Any, ...]]:
     return [(part.dtype, *part.shape) for whole in parts for part in inputs(whole)]
+
+
+def at_home(part: Any, backend: Backend) -> Any:
+    """Return a PyTorch tensor on the host as NumPy's, unless the model is PyTorch's: loaders give such."""
+    torch = type(part).__module__.partition(".")[0] == "torch" and backend.name != "torch"
+    return np.asarray(part) if torch and part.device.type == "cpu" else part

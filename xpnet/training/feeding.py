@@ -9,7 +9,7 @@ import numpy as np
 from xpnet import losses
 from xpnet.arrays import describe, each, shape_of
 from xpnet.data import door, scan, weighing
-from xpnet.data.iterated import Batches
+from xpnet.data.iterated import Batches, at_home
 from xpnet.data.source import Arrays, Parts, Samples, Validation
 from xpnet.data.stream import Stream, is_source, whole
 from xpnet.data.targets import check_labels, check_of
@@ -127,4 +127,6 @@ def read_inputs(step: Step, x: Any, size: int) -> Iterator[Any]:
     came: Iterator[Any] = whole(x, size) if is_source(x) else iter(x)
     for part in came:
         first = part[0] if isinstance(part, (tuple, list)) else part
-        yield door.place_inputs(first, step.net, step.backend, step.dtype)
+        yield door.place_inputs(
+            each(lambda array: at_home(array, step.backend), first), step.net, step.backend, step.dtype
+        )
