@@ -185,10 +185,10 @@ WRONG = {
     ),
     "balanced": (
         lambda: model().fit(generator(), class_weight="balanced"),
-        "all targets are needed beforehand, and a gen",
+        "need all targets first, which a generator",
     ),
     "nothing": (lambda: model().predict(iter([])), "there is nothing to predict: x gave no samples"),
-    "forgotten y": (lambda: model().fit(X), "^y is missing: pass an array, one sample a row$"),
+    "forgotten y": (lambda: model().fit(X), "^y is missing: pass an array, one sample a row, or a source"),
 }
 
 

@@ -106,8 +106,8 @@ class Model(Assembly):
         skips those that the epoch has seen. `steps_per_epoch` batches make an epoch then; left out, all there are.
 
         `sample_weight` w (N,), 0 or more: losses and metrics are means Σ w·l / Σ w, of each batch and of all in the
-        history; 0 leaves a sample out. `class_weight`, {class: weight} or "balanced", n / (C · n_c), multiplies it by
-        what a sample's class counts, here and in the validation.
+        history; 0 leaves a sample out. `class_weight`, {class: weight} or "balanced", n / (C · n_c) for n_c samples of
+        a class, multiplies it by what a sample's class counts, in the training: the validation is as it is.
 
         `checkpoint` is a file to which the model is saved after each epoch, and within it after every `every` steps or
         a few more. If training is cut off, `xn.load(checkpoint).resume(x, y)` goes on, to the same bits.
@@ -121,7 +121,7 @@ class Model(Assembly):
         """
         epochs, batch_size = door.check_settings(epochs, batch_size)
         run = Run(self.epoch, self.epoch + epochs, batch_size, door.count("accumulate", accumulate))
-        data = Feeding(self.step, class_weight, steps_per_epoch), x, y, sample_weight
+        data = (x, y, sample_weight, steps_per_epoch), class_weight
         return self._train(run, data, validation, callbacks, progress, checkpoint, every)
 
     def resume(
@@ -147,14 +147,14 @@ class Model(Assembly):
         run = self.underway
         if run is None:
             raise DataError("there is nothing to resume, the training was finished: call fit for more epochs")
-        data = Feeding(self.step, class_weight, steps_per_epoch), x, y, sample_weight
+        data = (x, y, sample_weight, steps_per_epoch), class_weight
         return self._train(run, data, validation, callbacks, progress, checkpoint, every)
 
     @at_work
     def _train(
         self,
         run: Run,
-        data: tuple[Feeding, Any, Any, Any],
+        data: tuple[tuple[Any, ...], Any],
         validation: Validation,
         callbacks: Sequence[Callback],
         progress: bool | None,
@@ -162,10 +162,9 @@ class Model(Assembly):
         every: int | None,
     ) -> History:
         """Go on with a run, saving to `path`."""
-        feeding, x, y, weights = data
-        feeding = feeding.settled(x, y)
-        source = feeding.samples(x, y, weights)
-        source, held = feeding.held(source, validation, self.seed)
+        (given, class_weight), feeding = data, Feeding(self.step)
+        source, held = feeding.held(feeding.samples(*given), validation, self.seed)
+        source = feeding.weighed(source, class_weight)
         run.batch_size = source.check(run.until - run.first, run.batch_size)
         trial.check_batches(self.net, source.like, source.count or run.batch_size, run.batch_size)
         keep = self._keeper(run, source, path, every)
@@ -232,7 +231,8 @@ class Model(Assembly):
         x may be a source, or batches one after the other, and samples may be weighed, as in `fit`.
         """
         batch_size = None if batch_size is None else door.count("batch_size", batch_size)
-        source = Feeding(self.step, class_weight).settled(x, y).samples(x, y, sample_weight)
+        feeding = Feeding(self.step)
+        source = feeding.weighed(feeding.samples(x, y, sample_weight), class_weight)
         with self.holder as holder:
             return evaluation.score(self.step, holder.state, source, batch_size)
 

@@ -56,7 +56,7 @@ class Reader:
     def end(self) -> None:
         """Let the thread end: at once, or when what it is at has come to an end."""
         self._asked.put(None)
-        self._thread.join(timeout=2.0)
+        self._thread.join(timeout=1.0)
 
 
 def ahead(

@@ -11,8 +11,8 @@ from xpnet.backends import Backend
 from xpnet.data import batches, scan
 from xpnet.data.ahead import ahead
 from xpnet.data.door import put
-from xpnet.data.source import Block, Cut, Parts, Samples
-from xpnet.data.stream import BYTES, Examine, told
+from xpnet.data.source import Block, Cut, Parts, Samples, Weigh
+from xpnet.data.stream import BYTES, Examine, at_home, told
 from xpnet.errors import DataError
 
 
@@ -61,7 +61,7 @@ class Batches(Samples):
         """The targets of an epoch, and their weights, if there are any: the iterable is read for them."""
         if self.once:
             raise DataError(
-                "all targets are needed beforehand, and a generator gives them once: pass arrays or a source"
+                'r2 and "balanced" need all targets first, which a generator gives once: pass arrays, a source'
             )
         columns = [parts[1:] for parts in self.chunks(self.size)]
         return tuple(self.backend.xp.concat(list(column)) for column in zip(*columns, strict=True))
@@ -144,6 +144,19 @@ class Batches(Samples):
         for parts in self._epoch():
             yield tuple(self._stacked((part,)) for part in parts)
 
+    def weighed(self, weigh: Weigh) -> "Batches":
+        """Make the weights of the batches other ones."""
+        before = self.examine
+
+        def examine(*came: Any) -> Parts:
+            x, *others = before(*came)
+            return x, others[0], weigh(*others)
+
+        self.examine = examine
+        x, *others = self._first
+        self._first = (x, others[0], weigh(*others))
+        return self
+
     def hold_out(self, wanted: Any, seed: int) -> tuple[Samples, Samples]:
         """Raise DataError."""
         raise DataError("nothing can be held out of batches that come one after the other: pass validation data")
@@ -154,9 +167,3 @@ class Batches(Samples):
 
 def _form(parts: Parts) -> list[tuple[Any, ...]]:
     return [(part.dtype, *part.shape) for whole in parts for part in inputs(whole)]
-
-
-def at_home(part: Any, backend: Backend) -> Any:
-    """Return a PyTorch tensor on the host as NumPy's, unless the model is PyTorch's: loaders give such."""
-    torch = type(part).__module__.partition(".")[0] == "torch" and backend.name != "torch"
-    return np.asarray(part) if torch and part.device.type == "cpu" else part

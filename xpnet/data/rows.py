@@ -16,10 +16,10 @@ class Rows:
 
         model.fit(xn.Rows(np.load("x.npy", mmap_mode="r"), labels), epochs=5)
 
-    x, y and the weights, if there are any, are arrays, memory maps, data sets of h5py, zarr and dask, or tables of
-    pyarrow, pandas, polars and Hugging Face (their columns side by side; a single one is an array of its own shape); x
-    may be a tuple of inputs. Without y, x is a data set in PyTorch's style, whose x[k] is a sample (x, y) or (x, y,
-    weight); or, for `predict`, it is the inputs alone.
+    x, y and the weights, if there are any, are arrays, memory maps, data sets of h5py, zarr and dask, SciPy's sparse
+    matrices, or tables of pyarrow, pandas, polars and Hugging Face (their columns side by side; a single one is an
+    array of its own shape); x may be a tuple of inputs. Without y, x is a data set in PyTorch's style, whose x[k] is a
+    sample (x, y) or (x, y, weight); or, for `predict`, it is the inputs alone.
 
     Files are read in the order in which they lie, and put into the order that was asked for. With `window`, a number of
     rows, an epoch has another order: stretches of `stretch` rows come in a random order, and are mixed within windows
@@ -32,13 +32,9 @@ class Rows:
     def __init__(
         self, x: Any, y: Any = None, weights: Any = None, window: int | None = None, stretch: int | None = None
     ) -> None:
-        self.parts = tuple(part for part in (x, y, weights) if part is not None)
+        self.parts = (x, *(part for part in (y, weights) if part is not None))
         self.window = None if window is None else count("window", window)
         self.stretch = _chunk(inputs(x)[0]) if stretch is None else count("stretch", stretch)
-        for part in self._each:
-            read = hasattr(part, "__getitem__") or hasattr(part, "take")
-            if not read or isinstance(part, (Mapping, str, bytes)):
-                raise DataError(f"Rows reads what has rows, such as an array or a table, got {describe(part)}")
         lengths = [_length(part) for part in self._each]
         if any(one != other for one, other in pairwise(lengths)):
             raise ShapeError(f"x, y and weights must have as many rows, got {', '.join(map(str, lengths))}")
@@ -56,7 +52,7 @@ class Rows:
 
     def __getitem__(self, rows: Any) -> tuple[Any, ...]:
         """Return those rows of all parts."""
-        rows = np.asarray(rows)
+        rows = np.arange(len(self))[rows] if isinstance(rows, slice) else np.atleast_1d(np.asarray(rows))
         if len(self.parts) == 1 and _gives_samples(self.parts[0]):
             return _samples(self.parts[0], rows)
         return tuple(
@@ -66,10 +62,15 @@ class Rows:
 
 
 def _length(part: Any) -> int:
-    """Return how many rows there are."""
-    if hasattr(part, "count_rows"):
-        return int(part.count_rows())
-    return int(part.shape[0]) if getattr(part, "shape", ()) else len(part)
+    """Return how many rows there are; DataError for what has none."""
+    try:
+        if isinstance(part, (Mapping, str, bytes)) or not any(hasattr(part, way) for way in ("__getitem__", "take")):
+            raise TypeError
+        if hasattr(part, "count_rows"):
+            return int(part.count_rows())
+        return int(part.shape[0] if hasattr(part, "shape") else len(part))
+    except (TypeError, IndexError):
+        raise DataError(f"Rows reads what has rows, such as an array or a table, got {describe(part)}") from None
 
 
 def _chunk(part: Any) -> int | None:
@@ -81,7 +82,9 @@ def _chunk(part: Any) -> int | None:
 
 def _gives_samples(data: Any) -> bool:
     """Whether this is a data set whose items are samples: neither an array nor a table."""
-    return not any(hasattr(data, name) for name in ("shape", "column_names", "columns", "count_rows"))
+    return not isinstance(data, tuple) and not any(
+        hasattr(data, name) for name in ("shape", "column_names", "columns", "count_rows")
+    )
 
 
 def _samples(data: Any, rows: np.ndarray) -> tuple[Any, ...]:
@@ -116,8 +119,8 @@ def _in_memory(data: Any) -> bool:
 
 def _picked(data: Any, rows: np.ndarray) -> np.ndarray:
     """Return rows by the way that each kind of container has."""
-    if isinstance(data, np.ndarray):
-        return np.take(np.asarray(data), rows, axis=0)
+    if isinstance(data, np.ndarray):  # np.take is faster, and copies all of what is no block of memory
+        return np.take(np.asarray(data), rows, axis=0) if data.flags.c_contiguous else np.asarray(data[rows])
     if isinstance(data, Sequence):
         return np.asarray([data[k] for k in rows.tolist()])
     match _library(data):
@@ -129,7 +132,8 @@ def _picked(data: Any, rows: np.ndarray) -> np.ndarray:
             return _columns(data.take(rows))
         case "datasets":
             return _columns(data[rows.tolist()])
-    return np.asarray(data[rows])
+    read = data[rows]
+    return read.toarray() if hasattr(read, "toarray") else np.asarray(read)  # sparse matrices of SciPy
 
 
 def _columns(table: Any) -> np.ndarray:

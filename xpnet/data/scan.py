@@ -115,7 +115,8 @@ def value(data: Array, place: Place, backend: Backend) -> Any:
 
 def where(place: Place) -> str:
     """Say where an element stands: `row 3, column 5`."""
-    row, *rest = place
+    names, (row, *rest) = NAMES.get(), place
+    row = row if names is None else int(names[row])
     return f"row {row}" + (f", column {rest[0]}" if len(rest) == 1 else f", place {tuple(rest)}" if rest else "")
 
 
@@ -128,6 +129,20 @@ def column(name: str, place: Place) -> str:
 
 SILENT: ContextVar[bool] = ContextVar("SILENT", default=False)
 """Whether nothing is warned of: data of a kind that was looked at before."""
+
+
+NAMES: ContextVar[np.ndarray | None] = ContextVar("NAMES", default=None)
+"""The numbers of the rows that are looked at, if they are some of a larger whole."""
+
+
+@contextmanager
+def numbered(rows: np.ndarray | None) -> Iterator[None]:
+    """Say where an element stands by these numbers of the rows."""
+    before = NAMES.set(rows)
+    try:
+        yield
+    finally:
+        NAMES.reset(before)
 
 
 @contextmanager

@@ -22,6 +22,9 @@ drawn at random; or None."""
 Parts: TypeAlias = tuple[Any, ...]
 """What goes together: inputs and targets, and their weights, if samples have any."""
 
+Weigh: TypeAlias = Callable[..., Array]
+"""The weights of samples, of their targets and the weights they have, if any."""
+
 HASHED = 1 << 22
 """Bytes that are brought home at a time to be hashed."""
 
@@ -91,6 +94,10 @@ class Samples(ABC):
     def check(self, epochs: int, batch_size: int) -> int:
         """Return how many samples a batch has, as asked for; DataError if so many epochs cannot be."""
         return batch_size
+
+    @abstractmethod
+    def weighed(self, weigh: Weigh) -> "Samples":
+        """Return the same samples with other weights, `weigh(y)` or `weigh(y, weights)`."""
 
     @abstractmethod
     def digest(self) -> str | None:
@@ -179,6 +186,10 @@ class Arrays(Numbered):
 
     def _take(self, array: Array, rows: slice | Array) -> Array:
         return array[rows, ...] if isinstance(rows, slice) else self.backend.xp.take(array, rows, axis=0)
+
+    def weighed(self, weigh: Weigh) -> "Arrays":
+        """Return the same samples with other weights."""
+        return replace(self, parts=(*self.parts[:2], weigh(*self.parts[1:])))
 
     def some(self, rows: np.ndarray) -> "Arrays":
         """Return some of the samples; no data is copied."""

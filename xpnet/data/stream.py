@@ -1,7 +1,6 @@
 """Samples that are read while training runs: blocks of a source, one ahead of the device."""
 
 import hashlib
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,7 +14,7 @@ from xpnet.backends import Backend
 from xpnet.data import batches, scan
 from xpnet.data.ahead import ahead
 from xpnet.data.door import put
-from xpnet.data.source import Block, Cut, Numbered, Parts
+from xpnet.data.source import Block, Cut, Numbered, Parts, Weigh
 from xpnet.errors import DataError, ShapeError
 
 BYTES = 16 << 20
@@ -139,8 +138,9 @@ class Stream(Numbered):
         """Return what the source gives for rows; DataError unless there are x and y, a sample a row."""
         came = self.source[rows]
         if not isinstance(came, tuple) or len(came) not in (2, 3):
-            what = f"{len(came)} things" if isinstance(came, tuple) else describe(came)
+            what = "x alone: y is missing" if isinstance(came, tuple) and len(came) == 1 else describe(came)
             raise DataError(f"a source gives (x, y) or (x, y, weights), got {what}")
+        came = tuple(each(lambda part: at_home(part, self.backend), part) for part in came)
         for name, part in zip(("x", "y", "weights"), came, strict=False):
             for array in inputs(part):
                 if len(array) != len(rows):
@@ -157,6 +157,15 @@ class Stream(Numbered):
             raise DataError(f"all samples must be like the first, {first[k]}, got {kinds[k]}")
         return self.examine(*came)
 
+    def weighed(self, weigh: Weigh) -> "Stream":
+        """Return the same samples with other weights."""
+
+        def examine(*came: Any) -> Parts:
+            x, *others = self.examine(*came)
+            return x, others[0], weigh(*others)
+
+        return replace(self, examine=examine)
+
     def some(self, rows: np.ndarray) -> "Stream":
         """Return some of the samples, of the same source."""
         made = replace(self, rows=rows)
@@ -165,8 +174,9 @@ class Stream(Numbered):
         return made
 
     def digest(self) -> str:
-        """Return the SHA-256 of the source's length, of rows all over it, and of which are meant."""
-        sha = hashlib.sha256(f"{self.total}".encode())
+        """Return the SHA-256 of the source's length, of rows all over it, and of which are meant, in which windows."""
+        window, stretch = (getattr(self.source, name, None) for name in ("window", "stretch"))
+        sha = hashlib.sha256(f"{self.total} {window} {stretch if window else None}".encode())
         for array in (array for part in self._look[1] for array in inputs(part)):
             sha.update(f"{array.dtype} {array.shape}".encode())
             sha.update(np.ascontiguousarray(array).data)
@@ -209,16 +219,22 @@ def kinds_of(came: tuple[Any, ...]) -> list[str]:
     return [f"{name} of {array.dtype} {array.shape[1:]} a sample" for name, array in arrays]
 
 
+def at_home(part: Any, backend: Backend) -> Any:
+    """Return a PyTorch tensor on the host as NumPy's, unless the model is PyTorch's: loaders give such."""
+    torch = type(part).__module__.partition(".")[0] == "torch" and backend.name != "torch"
+    return np.asarray(part) if torch and part.device.type == "cpu" else part
+
+
 def told(what: str, rows: np.ndarray | None, read: Callable[[], T]) -> T:
     """Return what is read; an error says in a line what was being read, and which rows, by their own numbers."""
     try:
-        return read()
+        with scan.numbered(rows):
+            return read()
     except Exception as error:
         ours = isinstance(error, (DataError, ShapeError))
         text = str(error) if ours else f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         which = ""
         if rows is not None:
-            text = re.sub(r"\brow (\d+)", lambda found: f"row {rows[int(found[1])]}", text) if ours else text
             which = f" (row {rows[0]})" if len(rows) == 1 else f" ({len(rows)} rows, the first is {rows[0]})"
         made = type(error) if ours else DataError
         raise made(f"{what}{which}: {text}") from (None if ours else error)

@@ -15,32 +15,29 @@ LARGEST = 1e30
 """Above it, sums of weights may overflow."""
 
 
-def check(weights: Any, n: int, backend: Backend, dtype: str) -> Array:
+def check(name: str, weights: Any, n: int, backend: Backend, dtype: str) -> Array:
     """Return weights as they lie, one a sample; DataError or ShapeError, in a line, for what are none."""
-    weights = types.settle("weights", types.collect("weights", weights, backend), backend, dtype)
+    if isinstance(weights, Mapping):
+        raise DataError(f"{name} has a number for each sample, got a dict: weights of classes are class_weight")
+    weights = types.collect(name, weights, backend)
     if tuple(weights.shape) != (n,):
-        raise ShapeError(f"weights must be one number a sample, ({n},), got the shape {tuple(weights.shape)}")
+        raise ShapeError(f"{name} must be 1-d, one number a sample, ({n},), got the shape {tuple(weights.shape)}")
     own = home(weights, backend)
-    weights = own.xp.astype(weights, getattr(own.xp, dtype), copy=False)
     low, high = scan.extremes(weights, own)
     if not (low >= 0 and high <= LARGEST):
         place = scan.first(weights, lambda xp, w: ~((w >= 0) & (w <= LARGEST)), own)
         assert place is not None
-        remedy = "divide them by their mean" if low >= 0 else "0 leaves a sample out"
-        came = scan.value(weights, place, own)
-        raise DataError(
-            f"weights must be at least 0 and at most {LARGEST:g}, got {came} at {scan.where(place)}: {remedy}"
-        )
-    return weights
+        remedy = "divide by the mean" if low >= 0 else "0 leaves a sample out"
+        came = f"{scan.value(weights, place, own)} at {scan.where(place)}"
+        raise DataError(f"{name} must be at least 0 and at most {LARGEST:g}, got {came}: {remedy}")
+    return own.xp.astype(weights, getattr(own.xp, dtype), copy=False)
 
 
-def of_classes(class_weight: Any, targets: Callable[[], np.ndarray]) -> dict[float, float] | None:
-    """Return the weight of each class, None if all have the same; `targets()` are asked for if it is "balanced".
+def of_classes(class_weight: Any, targets: Callable[[], np.ndarray]) -> dict[float, float]:
+    """Return the weight of each class; `targets()` are asked for if it is "balanced".
 
     "balanced": n / (C · n_c), n_c samples of the class c, as scikit-learn; a class that is not named has 1.
     """
-    if class_weight is None:
-        return None
     if isinstance(class_weight, str) and class_weight == "balanced":
         classes, counts = np.unique(_numbers(targets()), return_counts=True)
         return dict(zip(classes.tolist(), (counts.sum() / (len(counts) * counts)).tolist(), strict=True))

@@ -116,5 +116,5 @@ def check_sequence(layer: Layer, shape: Shape, n: int | None = None) -> None:
     """Raise ShapeError unless this is the shape of sequences (N, T, D), of n features if given."""
     if len(shape) != 3 or n not in (None, shape[2]):
         features = "D" if n is None else str(n)
-        remedy = ": tokens come through Embedding(…) first" if len(shape) == 2 else ""
+        remedy = ": tokens come through Embedding(…) first, numbers as x[..., None]" if len(shape) == 2 else ""
         raise ShapeError(f"expects sequences (N, T, {features}), got {shape}{remedy}", who=str(layer))

@@ -6,7 +6,7 @@ from functools import cached_property
 from math import prod
 from typing import Any
 
-from xpnet.arrays import Array, Table, is_floating, sum_rows
+from xpnet.arrays import Array, Table, describe, is_floating, sum_rows
 from xpnet.backends import LIBRARIES, backend_of, library_of
 from xpnet.backends import backend as find_backend
 from xpnet.checks import extent, numbers, settle, shown
@@ -131,7 +131,10 @@ def moments(x: Any) -> tuple[list[float], list[float]]:
 def _blocks(x: Any) -> Iterator[Array]:
     """Yield x some samples at a time, as float64 rows (M, D) on the host."""
     host = find_backend("numpy")
-    x = x if hasattr(x, "shape") and hasattr(x, "dtype") else host.asarray(x)
+    try:
+        x = x if hasattr(x, "shape") and hasattr(x, "dtype") else host.asarray(x)
+    except (TypeError, ValueError):
+        raise TypeError(f"Standardize.fit expects an array of samples, got {describe(x)}: of a source pass x") from None
     shape = tuple(x.shape)
     if len(shape) < 2 or not prod(shape):
         raise ShapeError(f"expects samples (N, …, D), one a row, got the shape {shape}", who="Standardize.fit")

@@ -1,18 +1,16 @@
 """What `fit`, `evaluate` and `predict` are handed, made samples: arrays, rows of a source, batches one by one."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from xpnet import losses
-from xpnet.arrays import describe, each, shape_of
+from xpnet.arrays import Array, describe, each, shape_of
 from xpnet.data import door, scan, weighing
-from xpnet.data.iterated import Batches, at_home
+from xpnet.data.iterated import Batches
 from xpnet.data.source import Arrays, Parts, Samples, Validation
-from xpnet.data.stream import Stream, is_source, whole
-from xpnet.data.targets import check_labels, check_of
+from xpnet.data.stream import Stream, at_home, is_source, whole
+from xpnet.data.targets import check_binary, check_labels, check_of, check_signs
 from xpnet.errors import DataError
 from xpnet.training import trial
 from xpnet.training.step import Step
@@ -23,92 +21,93 @@ NUMBERS = (losses.mean_squared_error, losses.mean_absolute_error, losses.huber, 
 
 @dataclass(frozen=True)
 class Feeding:
-    """How a step's data become samples, whose weights are given, or come from their classes."""
+    """How a step's data become samples."""
 
     step: Step
-    class_weight: Any = None
-    steps_per_epoch: int | None = None
 
-    def settled(self, x: Any, y: Any) -> "Feeding":
-        """Return the same with the weight of each class as a number: "balanced" is by these data."""
-        if self.class_weight is None:
-            return self
-        loss = getattr(self.step.loss, "func", self.step.loss)
-        if any(loss is one for one in NUMBERS):
-            raise DataError(f"class_weight is for classes, and {loss.__name__} has none: pass sample_weight")
-
-        def labels() -> np.ndarray:
-            with scan.silent():
-                return self.step.backend.asnumpy(replace(self, class_weight=None).samples(x, y).targets[0])
-
-        return replace(self, class_weight=weighing.of_classes(self.class_weight, labels))
-
-    def samples(self, x: Any, y: Any = None, weights: Any = None) -> Samples:
+    def samples(self, x: Any, y: Any = None, weights: Any = None, steps_per_epoch: int | None = None) -> Samples:
         """Return the samples, checked; DataError, ShapeError or TypeError, in a line, for what cannot be trained on."""
-        backend, steps = self.step.backend, self.steps_per_epoch
-        if y is not None or not (is_source(x) or is_iterable(x)):
-            if steps is not None:
-                raise DataError(f"steps_per_epoch is for batches that come one after the other, got {describe(x)}")
+        if is_iterable(x) and y is None:
+            steps = None if steps_per_epoch is None else door.count("steps_per_epoch", steps_per_epoch)
+            samples: Samples = Batches(x, self.examine, self.step.backend, steps)
+        elif steps_per_epoch is not None:
+            raise DataError(f"steps_per_epoch is for batches that come one after the other, got {describe(x)}")
+        elif is_source(x):
+            if y is not None:
+                raise DataError("a source gives x and y together: leave y out, or make both one source, xn.Rows(x, y)")
+            samples = Stream(x, self.examine, self.step.backend)
+        else:
             return self.arrays(x, y, weights)
         if weights is not None:
             raise DataError("a source gives its own weights, (x, y, weights): sample_weight goes with arrays")
-        if is_iterable(x):
-            return self._tried(
-                Batches(x, self.examine, backend, None if steps is None else door.count("steps_per_epoch", steps))
-            )
-        return self._tried(Stream(x, self.examine, backend))
+        return self._tried(samples)
 
-    def examine(self, x: Any, y: Any, weights: Any = None) -> Parts:
+    def arrays(self, x: Any, y: Any, weights: Any = None) -> Arrays:
+        """Return arrays as samples on the device, checked."""
+        backend = self.step.backend
+        if y is None:
+            raise DataError("y is missing: pass an array, one sample a row, or a source of both, xn.Rows(x, y)")
+        parts = self.examine(x, y, weights, "sample_weight")
+        if len(parts) > 2 and scan.extremes(parts[2], door.home(parts[2], backend))[1] == 0:
+            raise DataError("sample_weight leaves no sample any weight: one must be above 0")
+        samples = Arrays(tuple(each(lambda part: door.put(part, backend), part) for part in parts), backend)
+        self._tried(samples)
+        return samples
+
+    def examine(self, x: Any, y: Any, weights: Any = None, name: str = "weights") -> Parts:
         """Return samples as the door lets them in, where they lie, and their weights, if they have any."""
         step = self.step
         x, y = door.examine(x, y, step.net, step.loss, step.backend, step.dtype)
-        home = door.home(y, step.backend)
-        if weights is not None:
-            weights = weighing.check(weights, y.shape[0], step.backend, step.dtype)
-            if not home.owns(weights):
-                weights = home.asarray(door.home(weights, step.backend).asnumpy(weights))
-        if self.class_weight is not None:
-            weights = weighing.weigh(weights, self.class_weight, y, step.dtype, home)
-        return (x, y) if weights is None else (x, y, weights)
-
-    def arrays(self, x: Any, y: Any, weights: Any = None) -> Arrays:
-        """Return arrays as samples, checked."""
-        samples = self._arrays(x, y, weights)
-        self._tried(samples)
-        return samples
+        if weights is None:
+            return x, y
+        home, weights = door.home(y, step.backend), weighing.check(name, weights, y.shape[0], step.backend, step.dtype)
+        if not home.owns(weights):
+            weights = home.asarray(door.home(weights, step.backend).asnumpy(weights))
+        return x, y, weights
 
     def held(self, samples: Samples, validation: Validation, seed: int) -> tuple[Samples, Samples | None]:
         """Return samples for training and those for validation: given ones, or some that are held out."""
         if validation is None:
             return samples, None
         if isinstance(validation, tuple) and len(validation) in (2, 3):
-            return samples, replace(self, steps_per_epoch=None).samples(*validation)
+            return samples, self.samples(*validation)
         if is_source(validation) or is_iterable(validation):
             if isinstance(validation, Iterator):
                 raise DataError("validation is read after each epoch, and a generator can be read once: pass a loader")
-            return samples, replace(self, steps_per_epoch=None).samples(validation)
+            return samples, self.samples(validation)
         return samples.hold_out(validation, seed)
 
-    def _arrays(self, x: Any, y: Any, weights: Any) -> Arrays:
-        """Return arrays on the device."""
-        backend = self.step.backend
-        parts = self.examine(x, y, weights)
-        if len(parts) > 2 and scan.extremes(parts[2], door.home(parts[2], backend))[1] == 0:
-            raise DataError("the weights leave no sample any weight: one must be above 0")
-        return Arrays(tuple(each(lambda part: door.put(part, backend), part) for part in parts), backend)
+    def weighed(self, samples: Samples, class_weight: Any) -> Samples:
+        """Return the samples weighed by what their classes count, "balanced" among them; DataError for what is none."""
+        step = self.step
+        if class_weight is None:
+            return samples
+        loss = getattr(step.loss, "func", step.loss)
+        if any(loss is one for one in NUMBERS):
+            raise DataError(f"class_weight is for classes, and {loss.__name__} has none: pass sample_weight")
+        classes = weighing.of_classes(class_weight, lambda: step.backend.asnumpy(samples.targets[0]))
+        known = self._classes(samples)
+        wrong = next((label for label in classes if known and label not in known), None)
+        if wrong is not None:
+            raise DataError(f"class_weight names the class {wrong:g}: {loss.__name__} has {', '.join(map(str, known))}")
+
+        def weigh(y: Array, weights: Array | None = None) -> Array:
+            return weighing.weigh(weights, classes, y, step.dtype, door.home(y, step.backend))
+
+        return self._tried(samples.weighed(weigh))
+
+    def _classes(self, samples: Samples) -> Sequence[int]:
+        """Return the classes of the loss, none if it is one of the user's own."""
+        check: Any = check_of(self.step.loss)
+        check = getattr(check, "func", check)
+        if check is check_labels:
+            return range(self.step.net.output_shape(shape_of(samples.like))[-1])
+        return {check_binary: (0, 1), check_signs: (-1, 1)}.get(check, ())
 
     def _tried(self, samples: Samples) -> Samples:
         """Return the samples, if functions of the user's own get along with them."""
-        step, first = self.step, samples.first
-        trial.try_parts(step.net, step.loss, step.metrics, first, step.backend, step.dtype)
-        if (
-            isinstance(self.class_weight, Mapping)
-            and getattr(check_of(step.loss), "func", check_of(step.loss)) is check_labels
-        ):
-            classes = step.net.output_shape(shape_of(first[0]))[-1]
-            wrong = next((label for label in self.class_weight if label not in range(classes)), None)
-            if wrong is not None:
-                raise DataError(f"class_weight names the class {wrong:g}: the network has 0..{classes - 1}")
+        step = self.step
+        trial.try_parts(step.net, step.loss, step.metrics, samples.first, step.backend, step.dtype)
         return samples
 
 
