@@ -13,7 +13,6 @@ from xpnet.arrays import Array, Vector, each, shape_of, with_batch
 from xpnet.backends import Backend
 from xpnet.backends.base import at_work
 from xpnet.checks import precision, seed, settle
-from xpnet.data.batches import gather
 from xpnet.data.source import Parts, Samples
 from xpnet.layers import Layer
 from xpnet.losses import Loss
@@ -22,6 +21,7 @@ from xpnet.optimizers import Groups, Optimizer
 from xpnet.parameters import Parts as Windows
 from xpnet.parameters import check_patterns, choose, matches, split
 from xpnet.training.diagnosis import NORM, RULE, diagnose, told, word
+from xpnet.training.gathering import Gathering
 from xpnet.training.judging import Judging
 from xpnet.training.state import State
 from xpnet.training.trial import fitting_metrics
@@ -46,7 +46,7 @@ class Outcome(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Step(Judging):
+class Step(Judging, Gathering):
     """What a step is made of; it holds no state. Change a part by `dataclasses.replace`."""
 
     net: Layer
@@ -180,12 +180,6 @@ class Step(Judging):
             total = [each(add, a, b) for a, b in zip(total, part, strict=True)] if total else part
         return total
 
-    def share(self, fixed: Parts, rows: Array, index: Array) -> Array:
-        """Return the share that some rows have in the weight of all that an index names."""
-        xp = self.backend.xp
-        own, whole = (xp.sum(self.weights(fixed, some)) for some in (rows, index))
-        return own / xp.where(whole == 0, 1.0, whole)
-
     def update(
         self, theta: Vector, gradient: Vector, slots: tuple[Vector, ...], row: Sequence[Any], alive: Any, loss: Any
     ) -> tuple[Vector, tuple[Vector, ...], Array, Array]:
@@ -200,28 +194,6 @@ class Step(Judging):
             for vector, parts, new in zip((theta, *slots), old, (made.theta, *made.slots), strict=True)
         ]
         return whole[0], tuple(whole[1:]), made.norm, made.alive
-
-    def batch(self, fixed: Parts, index: Array) -> Parts:
-        """Gather one minibatch of inputs, targets and, if samples are weighed, weights."""
-        take: Callable[..., tuple[Array, Array]] = self.backend.native(gather)
-        x, y = fixed[:2]
-        if not isinstance(x, tuple):
-            pair = take(self.backend.xp, x, y, index, _named(x) if self._tokens else self.dtype)
-        else:
-            kinds = (_named(part) if self.net.tokens(k) else self.dtype for k, part in enumerate(x))
-            pairs = [take(self.backend.xp, part, y, index, kind) for kind, part in zip(kinds, x, strict=True)]
-            pair = tuple(part for part, _ in pairs), pairs[0][1]
-        return pair if len(fixed) == 2 else (*pair, self.weights(fixed, index))
-
-    def weights(self, fixed: Parts, index: Array) -> Array:
-        """Gather a minibatch's weights."""
-        weights: Array = self.backend.native(gather)(self.backend.xp, fixed[2], fixed[1], index, self.dtype)[0]
-        return weights
-
-    @cached_property
-    def _tokens(self) -> int:
-        """How many different tokens x holds; 0 for numbers."""
-        return self.net.tokens()
 
     @at_work
     def many(self, state: State, fixed: Parts, block: np.ndarray) -> Outcome:
@@ -312,11 +284,6 @@ class Step(Judging):
     @cached_property
     def _others(self) -> list["Step"]:
         return []
-
-
-def _named(tokens: Array) -> str:
-    """Return the name of their type: tokens stay what they are."""
-    return str(tokens.dtype).rpartition(".")[2]
 
 
 def _place(state: State) -> str:
