@@ -19,7 +19,7 @@ import xpnet as xn
 VOCABULARY = "\n" + "".join(map(chr, range(32, 127)))
 """The characters, whatever the text: a line's end and ASCII's; each other one becomes a question mark."""
 
-PEAK_RATES = mnist.PEAK_RATES | {"adamw": 4e-3}
+PEAK_RATES = mnist.PEAK_RATES | {"adamw": 6e-3}
 
 
 def arguments() -> argparse.Namespace:
@@ -29,7 +29,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--blocks", type=mnist.positive, default=2, help="of the transformer, or layers of the GRU")
     parser.add_argument("--features", type=fours, default=128, help="of each position, for 4 heads to share")
     parser.add_argument("--length", type=mnist.positive, default=128, help="characters that are seen at a time")
-    parser.add_argument("--dropout", type=share, default=0.0)
+    parser.add_argument("--dropout", type=share, default=0.1)
     parser.add_argument("--text", type=Path, metavar="PATH", help="learn this text")
     parser.add_argument("--generate", type=Path, metavar="PATH", help="write with this model, and train nothing")
     parser.add_argument("--prompt", default="The ", help="what the writing begins with")

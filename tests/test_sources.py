@@ -393,7 +393,7 @@ WRONG = {
     "None": (lambda: xn.Rows(None), r"^Rows reads what has rows, .*, got a NoneType$"),
     "a scalar": (lambda: xn.Rows(np.float32(3), Y), r"^Rows reads what has rows, .*, got a numpy array on cpu$"),
     "x and y as one": (lambda: xn.Rows((X, Y)), r"^the source .*got x alone: y is missing$"),
-    "empty": (lambda: xn.Rows(X[:0], Y[:0]), r"^the source is empty: a Rows of length 0$"),
+    "empty": (lambda: xn.Rows(X[:0], Y[:0]), r"^a source has 1 to 2147483647 rows, got a Rows of 0$"),
     "text": (lambda: xn.Rows(np.asarray(["a", "b"]), Y[:2]), r"^the source .*: x must hold numbers, got 'a' at row 0"),
     "dicts": (lambda: xn.Rows([{"x": 1}, {"x": 2}]), r"^the source .*: Rows without y reads samples .*, got a dict"),
 }

@@ -28,7 +28,7 @@ from xpnet.training.loop import Loop
 from xpnet.training.probabilities import probabilities
 from xpnet.training.progress import say, shown
 from xpnet.training.state import Run, State
-from xpnet.training.step import BATCH, Step
+from xpnet.training.step import Step
 
 
 class Model(Assembly):
@@ -205,7 +205,7 @@ class Model(Assembly):
         batch_size = None if batch_size is None else door.count("batch_size", batch_size)
         read = is_source(x) or is_iterable(x)
         if read:
-            placed, n, home = read_inputs(self.step, x, batch_size or BATCH), len(x) if is_source(x) else None, True
+            placed, n, home = read_inputs(self.step, x, batch_size), len(x) if is_source(x) else None, True
         else:
             whole = door.place_inputs(x, self.net, self.backend, self.dtype)
             placed, n = evaluation.pieces(whole, batch_size or self.step.samples(whole)), inputs(whole)[0].shape[0]

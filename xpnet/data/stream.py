@@ -46,10 +46,10 @@ class Stream(Numbered):
 
     @cached_property
     def total(self) -> int:
-        """How many samples the source has; DataError if it has none."""
+        """How many samples the source has; DataError if it has none, or more than 32 bits count."""
         n: int = len(self.source)
-        if n < 1:
-            raise DataError(f"the source is empty: {describe(self.source)} of length {n}")
+        if not 0 < n < 2**31:
+            raise DataError(f"a source has 1 to {2**31 - 1} rows, got {describe(self.source)} of {n}")
         return n
 
     @cached_property
@@ -109,7 +109,8 @@ class Stream(Numbered):
         return (order[start : start + size] for start in range(done, len(order), size))
 
     def chunks(self, size: int) -> Iterator[Parts]:
-        """Yield all samples in their order, up to `size` at a time."""
+        """Yield all samples in their order, up to `size` at a time, and no more than four blocks hold."""
+        size = min(size, self._rows_in(4 * BYTES))
         rows = np.arange(self.count, dtype=np.int32) if self.rows is None else self.rows
         pieces = (rows[start : start + size] for start in range(0, len(rows), size))
         yield from map(self._placed, self._ahead(pieces, "part"))

@@ -121,9 +121,11 @@ def is_iterable(data: Any) -> bool:
     )
 
 
-def read_inputs(step: Step, x: Any, size: int) -> Iterator[Any]:
+def read_inputs(step: Step, x: Any, size: int | None) -> Iterator[Any]:
     """Yield what a network is to read, on the device: of a source `size` samples at a time, of batches one by one."""
-    came: Iterator[Any] = whole(x, size) if is_source(x) else iter(x)
+    if is_source(x) and size is None and len(x):
+        size = step.samples(next(read_inputs(step, x, 1)))
+    came: Iterator[Any] = whole(x, size or 1) if is_source(x) else iter(x)
     for part in came:
         first = part[0] if isinstance(part, (tuple, list)) else part
         yield door.place_inputs(
