@@ -272,9 +272,9 @@ class Failing:
 
     def __getitem__(self, rows):
         self.left -= 1
-        x, y = self.source[rows]
+        x, y, *weights = self.source[rows]
         if self.left > 0:
-            return x, y
+            return (x, y, *weights)
         match self.how:
             case "raise":
                 raise OSError("gone\nfor good")
@@ -316,6 +316,19 @@ def test_a_source_that_fails_is_told_where_and_theta_is_the_last_good_one(how):
     bad.resume(xn.Rows(X, Y))
     whole.fit(X, Y, epochs=3, batch_size=16)
     assert bits(bad) == bits(whole)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_run_from_a_source_resumes_to_the_same_bits(backend, tmp_path):
+    path, cut, whole = tmp_path / "run.safetensors", model(backend), model(backend)
+    one = whole.fit(xn.Rows(X, Y, W), epochs=3, batch_size=16)
+    with pytest.raises(xn.DataError, match="OSError: gone"):
+        cut.fit(Failing(10, "raise", xn.Rows(X, Y, W)), epochs=3, batch_size=16, checkpoint=path, every=1)
+    again = xn.load(path, backend)
+    assert 0 < again.underway.position < 300
+    two = again.resume(xn.Rows(X, Y, W), checkpoint=path)
+    assert bits(again) == bits(whole)
+    assert numbers(one) == numbers(two)
 
 
 def test_the_row_of_a_bad_label_is_the_sources_own():
@@ -411,8 +424,10 @@ def test_what_goes_with_arrays_alone_is_refused_beside_a_source():
         xn.DataError, match=r"steps_per_epoch is for batches that come one after the other, got a Rows$"
     ):
         model("numpy").fit(xn.Rows(X, Y), steps_per_epoch=3)
-    with pytest.raises(xn.DataError, match=r"a source gives x and y together: leave y out, or make both one source"):
+    with pytest.raises(xn.DataError, match=r"x and y together, got a y as well: leave y out, or make both one source"):
         model("numpy").fit(xn.Rows(X), Y)
+    with pytest.raises(xn.DataError, match=r"a source gives x and y together, got a y as well: epochs=5\?$"):
+        model("numpy").fit(xn.Rows(X, Y), 5)
     with pytest.raises(xn.DataError, match="a source gives its own weights"):
         model("numpy").fit(xn.Rows(X, Y), sample_weight=W)
 

@@ -6,6 +6,7 @@ import numpy as np
 
 import xpnet as xn
 from xpnet.backends.base import Backend
+from xpnet.data import stream
 
 
 def bytes_and_labels(n=72, features=6, classes=5, seed=0):
@@ -164,9 +165,26 @@ def padded(backend, dtype):
     return [np.array(loss), home(model), np.array(model.predict((x, mask)))]
 
 
+def source(backend, dtype):
+    """Samples that are read in blocks, into the same memory, weighed; metrics of one number and of several."""
+    net = xn.Sequential(xn.Scale(1 / 255), xn.Linear(6, 13), xn.ReLU(), xn.Linear(13, 5))
+    model = xn.Model(
+        *(net, xn.cross_entropy, xn.Adam(1e-2)), seed=3, backend=backend, metrics=["accuracy", "f1"], dtype=dtype
+    )
+    x, y = bytes_and_labels(136)
+    weights = np.random.default_rng(2).random(136).astype(dtype)
+    before, stream.BYTES = stream.BYTES, 32 * (6 + 4 + weights.itemsize)
+    try:
+        history = model.fit(xn.Rows(x, y, weights), epochs=3, batch_size=16)
+    finally:
+        stream.BYTES = before
+    found = [np.array(history[name]) for name in ("loss", "gradient_norm", "accuracy", "f1")]
+    return [*found, home(model), np.array(list(model.evaluate(xn.Rows(x, y)).values()))]
+
+
 ALL = {"dropout": dropout, "two models": two_models, "carries": carries, "regression": regression}
-ALL |= {"images": images, "two inputs": two_inputs, "characters": characters, "padded": padded}
-FEW = {"images": 5, "characters": 3, "padded": 3}
+ALL |= {"images": images, "two inputs": two_inputs, "characters": characters, "padded": padded, "source": source}
+FEW = {"images": 5, "characters": 3, "padded": 3, "source": 6}
 """Those that take a second or so, and in how many orders they are tried."""
 
 

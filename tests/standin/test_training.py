@@ -11,6 +11,8 @@ import pytest
 import standin
 import xpnet as xn
 from standin import scenarios
+from xpnet.data import stream
+from xpnet.training.step import Step
 
 pytestmark = pytest.mark.gpu
 
@@ -125,4 +127,26 @@ def test_a_loss_with_class_weights_is_captured():
     for model in models:
         model.fit(x, y, epochs=4, batch_size=16)
     assert models[0].step.run.nodes_per_step is not None
+    np.testing.assert_allclose(*map(scenarios.home, models), rtol=0, atol=1e-5)
+
+
+def test_blocks_of_a_source_lie_in_one_place_and_keep_the_graph(monkeypatch):
+    seen, many = [], Step.many
+
+    def noting(self, state, parts, block):
+        if len(block) > 1:
+            seen.append([part.data.ptr for part in parts])
+        return many(self, state, parts, block)
+
+    monkeypatch.setattr(Step, "many", noting)
+    monkeypatch.setattr(stream, "BYTES", 32 * 10)
+    x, y = scenarios.bytes_and_labels(160)
+    net = xn.Sequential(xn.Scale(1 / 255), xn.Linear(6, 5))
+    models = [xn.Model(net, xn.cross_entropy, xn.SGD(0.1), backend=backend) for backend in ("cupy", "numpy")]
+    models[0].fit(xn.Rows(x, y), epochs=1, batch_size=16)
+    monkeypatch.setattr(Step, "many", many)
+    assert len(seen) == 5
+    assert all(place == seen[0] for place in seen)
+    assert len(models[0].step.run.graphs) == 1
+    models[1].fit(x, y, epochs=1, batch_size=16)
     np.testing.assert_allclose(*map(scenarios.home, models), rtol=0, atol=1e-5)

@@ -19,6 +19,8 @@ from xpnet.errors import DataError, ShapeError
 
 BYTES = 16 << 20
 """Of samples in a block, about: one is worked on, one waits, and one is read."""
+MOST = 64 << 20
+"""Of samples that are evaluated together."""
 SPREAD = 256
 """Rows all over a source that are looked at before training starts, and whose digest tells it from others."""
 
@@ -109,8 +111,8 @@ class Stream(Numbered):
         return (order[start : start + size] for start in range(done, len(order), size))
 
     def chunks(self, size: int) -> Iterator[Parts]:
-        """Yield all samples in their order, up to `size` at a time, and no more than four blocks hold."""
-        size = min(size, self._rows_in(4 * BYTES))
+        """Yield all samples in their order, up to `size` at a time, and no more than MOST bytes."""
+        size = min(size, self._rows_in(MOST))
         rows = np.arange(self.count, dtype=np.int32) if self.rows is None else self.rows
         pieces = (rows[start : start + size] for start in range(0, len(rows), size))
         yield from map(self._placed, self._ahead(pieces, "part"))

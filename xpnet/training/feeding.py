@@ -34,7 +34,8 @@ class Feeding:
             raise DataError(f"steps_per_epoch is for batches that come one after the other, got {describe(x)}")
         elif is_source(x):
             if y is not None:
-                raise DataError("a source gives x and y together: leave y out, or make both one source, xn.Rows(x, y)")
+                remedy = f"epochs={y}?" if isinstance(y, int) else "leave y out, or make both one source, xn.Rows(x, y)"
+                raise DataError(f"a source gives x and y together, got a y as well: {remedy}")
             samples = Stream(x, self.examine, self.step.backend)
         else:
             return self.arrays(x, y, weights)
