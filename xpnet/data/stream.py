@@ -63,7 +63,7 @@ class Stream(Numbered):
             came = self._read(rows)
             return kinds_of(came), self.examine(*came)
 
-        return told("the source", rows, look)
+        return told("the source", rows, look, ": if it reads a row at a time, wrap it, xn.Rows(source)")
 
     @property
     def first(self) -> Parts:
@@ -228,14 +228,14 @@ def at_home(part: Any, backend: Backend) -> Any:
     return np.asarray(part) if torch and part.device.type == "cpu" else part
 
 
-def told(what: str, rows: np.ndarray | None, read: Callable[[], T]) -> T:
+def told(what: str, rows: np.ndarray | None, read: Callable[[], T], remedy: str = "") -> T:
     """Return what is read; an error says in a line what was being read, and which rows, by their own numbers."""
     try:
         with scan.numbered(rows):
             return read()
     except Exception as error:
         ours = isinstance(error, (DataError, ShapeError))
-        text = str(error) if ours else f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        text = str(error) if ours else f"{type(error).__name__}: {str(error).partition(chr(10))[0]}{remedy}"
         which = ""
         if rows is not None:
             which = f" (row {rows[0]})" if len(rows) == 1 else f" ({len(rows)} rows, the first is {rows[0]})"

@@ -105,10 +105,8 @@ class Loop:
         self.holder.state = outcome.state
         if len(outcome.sizes):
             self._add(step, outcome)
-        run.position, run.seconds = (
-            run.position + len(outcome.sizes) * block.batches.shape[1],
-            run.seconds + watch.seconds,
-        )
+        run.position += len(outcome.sizes) * block.batches.shape[1]
+        run.seconds += watch.seconds
         if outcome.problem is not None:
             raise NonFiniteError(outcome.problem)
 
