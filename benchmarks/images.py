@@ -64,17 +64,16 @@ def training(net: Any, name: str, arrays: tuple[np.ndarray, np.ndarray], batch: 
     """Return all the steps that some samples make, by a network with cross-entropy and Adam on a backend."""
     import xpnet as xn
     from xpnet.backends import fused
-    from xpnet.data.source import Arrays
 
     library, _, fast = name.partition("+")
     model = xn.Model(net, xn.cross_entropy, xn.Adam(1e-3), backend=library)
     backend, state = model.backend, [model.state]
-    source = Arrays(*map(backend.asarray, arrays), backend)
-    block, available = np.arange(len(source), dtype=np.int32).reshape(-1, batch), fused.fused_available
+    parts = tuple(map(backend.asarray, arrays))
+    block, available = np.arange(len(arrays[1]), dtype=np.int32).reshape(-1, batch), fused.fused_available
 
     def turn() -> None:
         fused.fused_available = available if fast or library != "numpy" else lambda: False
-        state[0] = model.step.many(state[0], source, block).state
+        state[0] = model.step.many(state[0], parts, block).state
         fused.fused_available = available
 
     return turn

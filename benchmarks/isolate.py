@@ -13,8 +13,8 @@ import numpy as np
 
 import xpnet as xn
 from xpnet import random
+from xpnet.arrays import Array
 from xpnet.backends import Backend
-from xpnet.data.source import Arrays
 from xpnet.parameters import split
 from xpnet.training.state import State
 from xpnet.training.step import Step
@@ -42,11 +42,11 @@ class Case:
         rule = xn.AdamW(1e-2, eps=1e-3, weight_decay=0.1, clip_norm=1.0)
         return xn.Model(self.net, xn.cross_entropy, rule, 3, backend, (), dtype).step
 
-    def source(self, backend: Backend) -> Arrays:
+    def data(self, backend: Backend) -> tuple[Array, Array]:
         """Return images and labels on the device."""
         rng, n = np.random.default_rng(0), STEPS * self.batch
         x, y = rng.integers(0, 256, (n, self.features)), rng.integers(0, self.classes, n)
-        return Arrays(backend.asarray(x.astype(np.uint8)), backend.asarray(y.astype(np.int32)), backend)
+        return backend.asarray(x.astype(np.uint8)), backend.asarray(y.astype(np.int32))
 
 
 def cases() -> list[Case]:
@@ -85,11 +85,11 @@ def layer_by_layer(step: Step, theta: Any, x: Any, y: Any, key: int) -> Named:
 
 def one_step(case: Case, backend: Backend, dtype: str) -> Named:
     """Yield the arrays of one step, layer by layer, then fused, then the optimizer's update."""
-    step, source, xp = case.step(backend, dtype), case.source(backend), backend.xp
+    step, data, xp = case.step(backend, dtype), case.data(backend), backend.xp
     theta = step.net.init(step.seed, backend, dtype)
     yield "θ at the start", theta
-    index = random.permutation(5, 0, len(source))[: case.batch]
-    x, y = step.batch((source.x, source.y), backend.asarray(index))
+    index = random.permutation(5, 0, STEPS * case.batch)[: case.batch]
+    x, y = step.batch(data, backend.asarray(index))
     x, key = xp.astype(x, getattr(xp, dtype)), random.step_key(step.seed, 0)
     yield from (("batch: inputs", x), ("batch: labels", y))
     yield from layer_by_layer(step, theta, x, y, key)
@@ -109,13 +109,13 @@ def one_step(case: Case, backend: Backend, dtype: str) -> Named:
 
 def some_calls(case: Case, backend: Backend, dtype: str) -> Named:
     """Yield losses, θ and slots after each call of K steps, one by one and then compiled."""
-    step, source = case.step(backend, dtype), case.source(backend)
+    step, data = case.step(backend, dtype), case.data(backend)
     plain = replace(step, compiled=Backend.compile(backend, step.one))
     for name, one in (("step by step", plain), ("compiled", step)):
         state = one.start(one.net.init(one.seed, backend, dtype))
         for call in range(CALLS):
-            block = random.permutation(5, call, len(source)).reshape(STEPS, case.batch)
-            outcome = one.many(state, source, block)
+            block = random.permutation(5, call, STEPS * case.batch).reshape(STEPS, case.batch)
+            outcome = one.many(state, data, block)
             state = outcome.state
             yield from after_call(one, f"{name}, call {call + 1}", state, outcome.values)
 

@@ -324,7 +324,9 @@ def test_what_is_no_array_of_numbers_is_refused_with_the_remedy(backend, data, m
 
 @pytest.mark.parametrize("call", ["fit", "evaluate", "objective"])
 def test_missing_targets_are_missing(backend, call):
-    with pytest.raises(DataError, match=r"^y is missing: pass an array, one sample a row$"):
+    with pytest.raises(
+        DataError, match=r"^y is missing: pass an array, one sample a row, or a source of both, xn.Rows\(x, y\)$"
+    ):
         getattr(classifier(backend), call)(X, None)
 
 

@@ -110,8 +110,8 @@ def test_a_schedule_that_fails_once_stops_training_before_that_step(backend, kin
         model.fit(X, Y, epochs=3, batch_size=8)
     assert (model.state.t, model.epoch, model.underway.position) == (7, 1, 16)
     good.fit(X, Y, epochs=1, batch_size=8)
-    source = Arrays(backend.asarray(X), backend.asarray(Y.astype(np.int32)), backend)
-    two = good.step.many(good.state, source, source.order(0, 1)[:16].reshape(2, 8))
+    source = Arrays((backend.asarray(X), backend.asarray(Y.astype(np.int32))), backend)
+    two = good.step.many(good.state, source.parts, source.order(0, 1)[:16].reshape(2, 8))
     assert np.array_equal(home(model), backend.asnumpy(good.step.flat(two.state.theta)))
 
 

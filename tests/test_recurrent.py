@@ -279,7 +279,11 @@ def test_wrong_settings(make, text):
 @pytest.mark.parametrize(
     ("shape", "text"),
     [
-        ((2, 3), "LSTM(3→2) expects sequences (N, T, 3), got (2, 3): tokens come through Embedding(…) first"),
+        (
+            (2, 3),
+            "LSTM(3→2) expects sequences (N, T, 3), got (2, 3): "
+            "tokens come through Embedding(…) first, numbers as x[..., None]",
+        ),
         ((2, 4, 5), "LSTM(3→2) expects sequences (N, T, 3), got (2, 4, 5)"),
         ((2, 0, 3), "LSTM(3→2) expects sequences of at least one position, got (2, 0, 3)"),
     ],

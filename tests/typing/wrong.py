@@ -50,7 +50,7 @@ xn.Model(net, xn.cross_entropy, xn.Adam)  # error: arg-type
 xn.Model(net, "cross_entropy", xn.Adam())  # error: arg-type
 xn.Model([net], xn.cross_entropy, xn.Adam())  # error: arg-type
 xn.Model(net, xn.cross_entropy, xn.Adam(), metrics=[0.5])  # error: list-item
-model.fit(x)  # error: call-arg
+model.fit()  # error: call-arg
 model.fit(x, y, epoch=3)  # error: call-arg
 model.fit(x, y, epochs="3")  # error: arg-type
 model.fit(x, y, batch_size=0.5)  # error: arg-type

@@ -2,10 +2,10 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -15,7 +15,18 @@ from xpnet.backends import Backend
 from xpnet.data import batches
 from xpnet.data.holdout import HoldOut, split
 
-Validation: TypeAlias = Any
+
+class Source(Protocol):
+    """What has rows that can be asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: np.ndarray, /) -> tuple[Any, ...]: ...
+
+
+Validation: TypeAlias = (
+    tuple[Any, Any] | tuple[Any, Any, Any] | Source | Iterable[tuple[Any, ...]] | HoldOut | float | int | None
+)
 """Samples (x, y) or (x, y, weights), a source or a loader; a HoldOut; a share (0 < share < 1) or a number of samples,
 drawn at random; or None."""
 

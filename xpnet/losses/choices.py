@@ -115,7 +115,7 @@ def counting(xp: Namespace, labels: Array, ignore_index: int) -> tuple[Array, Ar
 
 
 def counted(
-    target: Array, weights: Array | None = None, ignore_index: int | None = None, class_weight: Any = None
+    target: Array, ignore_index: int | None = None, class_weight: Any = None, weights: Array | None = None
 ) -> Array | int:
     """Return what a mean over a batch of such targets is divided by, but for a factor that is that of all batches."""
     xp = namespace(target=target)

@@ -34,10 +34,11 @@ def predict(step: Step, state: State, x: Iterator[Any], n: int | None, home: boo
     if first is None:
         raise DataError("there is nothing to predict: x gave no samples")
     if home or isinstance(first, np.ndarray):
-        hosts = map(step.backend.asnumpy, chain([first], parts))
+        whole = chain([first], parts)
+        hosts = map(step.backend.asnumpy, whole) if home else whole
         return np.concatenate(list(hosts)) if n is None else _gathered(hosts, n)
-    whole = [first, *parts]
-    return whole[0] if len(whole) == 1 else step.backend.xp.concat(whole)
+    found = [first, *parts]
+    return found[0] if len(found) == 1 else step.backend.xp.concat(found)
 
 
 def _gathered(parts: Iterator[np.ndarray], n: int) -> np.ndarray:
@@ -94,7 +95,7 @@ def _size(
     settings: dict[str, Any] = {}
     if isinstance(function, partial) and function.func.__module__.partition(".")[0] == "xpnet":
         settings = {name: function.keywords.get(name) for name in ("ignore_index", "class_weight")}
-    size = counted(y, weights, **settings)
+    size = counted(y, **settings, weights=weights)
     return size if isinstance(size, int) else float(home(size))
 
 

@@ -76,7 +76,8 @@ class Feeding:
             if isinstance(validation, Iterator):
                 raise DataError("validation is read after each epoch, and a generator can be read once: pass a loader")
             return samples, self.samples(validation)
-        return samples.hold_out(validation, seed)
+        wanted: Any = validation
+        return samples.hold_out(wanted, seed)
 
     def weighed(self, samples: Samples, class_weight: Any) -> Samples:
         """Return the samples weighed by what their classes count, "balanced" among them; DataError for what is none."""
