@@ -352,13 +352,13 @@ class Slow(xn.Rows):
 
     def __init__(self, seconds, at, then=lambda: None):
         super().__init__(X, Y)
-        self.seconds, self.at, self.then = seconds, at, then
+        self.seconds, self.at, self.then, self.wake = seconds, at, then, threading.Event()
 
     def __getitem__(self, rows):
         self.at -= 1
         if self.at == 0:
             self.then()
-            time.sleep(self.seconds)
+            self.wake.wait(self.seconds)
         return super().__getitem__(rows)
 
 
@@ -372,10 +372,12 @@ def test_a_source_that_blocks_is_told_and_ctrl_c_leaves_it(monkeypatch):
     interrupt = threading.Timer(0.3, lambda: os.kill(os.getpid(), 2))
     monkeypatch.setattr(ahead, "PATIENCE", 60.0)
     began = time.perf_counter()
-    history = other.fit(Slow(4.0, 4, interrupt.start), batch_size=16)
+    slow = Slow(4.0, 4, interrupt.start)
+    history = other.fit(slow, batch_size=16)
     assert history.stopped == "Ctrl-C"
     assert 0 < other.state.t < 19
     assert time.perf_counter() - began < 3
+    slow.wake.set()
     other.resume(xn.Rows(X, Y))
     assert bits(one) == bits(other)
 
