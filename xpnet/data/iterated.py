@@ -12,7 +12,7 @@ from xpnet.data import batches, scan
 from xpnet.data.ahead import ahead
 from xpnet.data.door import put
 from xpnet.data.source import Block, Cut, Parts, Samples, Weigh
-from xpnet.data.stream import BYTES, Examine, at_home, told
+from xpnet.data.stream import BYTES, Examine, at_home, told, weighing
 from xpnet.errors import DataError
 
 
@@ -146,13 +146,7 @@ class Batches(Samples):
 
     def weighed(self, weigh: Weigh) -> "Batches":
         """Make the weights of the batches other ones."""
-        before = self.examine
-
-        def examine(*came: Any) -> Parts:
-            x, *others = before(*came)
-            return x, others[0], weigh(*others)
-
-        self.examine = examine
+        self.examine = weighing(self.examine, weigh)
         x, *others = self._first
         self._first = (x, others[0], weigh(*others))
         return self

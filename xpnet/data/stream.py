@@ -33,8 +33,22 @@ Examine = Callable[..., Parts]
 def is_source(data: Any) -> bool:
     """Whether data are read by `data[rows]`: they have a length and rows, and are no array, table or sequence."""
     has = all(hasattr(type(data), name) for name in ("__len__", "__getitem__"))
-    array = any(hasattr(data, name) for name in ("shape", "__array__", "dtype", "columns", "column_names", "keys"))
-    return has and not array and not isinstance(data, (list, tuple, str, bytes))
+    return has and not is_whole(data) and not isinstance(data, (list, tuple, str, bytes))
+
+
+def is_whole(data: Any) -> bool:
+    """Whether data are an array, a table or a dict: not read bit by bit."""
+    return any(hasattr(data, name) for name in ("shape", "__array__", "dtype", "columns", "column_names", "keys"))
+
+
+def weighing(examine: Examine, weigh: Weigh) -> Examine:
+    """Return what examines samples and gives them other weights."""
+
+    def examined(*came: Any) -> Parts:
+        x, *others = examine(*came)
+        return x, others[0], weigh(*others)
+
+    return examined
 
 
 @dataclass(eq=False)
@@ -162,12 +176,7 @@ class Stream(Numbered):
 
     def weighed(self, weigh: Weigh) -> "Stream":
         """Return the same samples with other weights."""
-
-        def examine(*came: Any) -> Parts:
-            x, *others = self.examine(*came)
-            return x, others[0], weigh(*others)
-
-        return replace(self, examine=examine)
+        return replace(self, examine=weighing(self.examine, weigh))
 
     def some(self, rows: np.ndarray) -> "Stream":
         """Return some of the samples, of the same source."""

@@ -9,7 +9,7 @@ from xpnet.arrays import Array, describe, each, shape_of
 from xpnet.data import door, scan, weighing
 from xpnet.data.iterated import Batches
 from xpnet.data.source import Arrays, Parts, Samples, Validation
-from xpnet.data.stream import Stream, at_home, is_source, whole
+from xpnet.data.stream import Stream, at_home, is_source, is_whole, whole
 from xpnet.data.targets import check_binary, check_labels, check_of, check_signs
 from xpnet.errors import DataError
 from xpnet.training import trial
@@ -117,9 +117,11 @@ def is_iterable(data: Any) -> bool:
     """Whether data are batches one after the other: a loader, a generator, a list of pairs."""
     if isinstance(data, list):
         return bool(data) and all(isinstance(batch, tuple) and len(batch) in (2, 3) for batch in data)
-    array = any(hasattr(data, name) for name in ("shape", "__array__", "dtype", "columns", "column_names", "keys"))
     return (
-        isinstance(data, Iterable) and not array and not isinstance(data, (str, bytes, tuple)) and not is_source(data)
+        isinstance(data, Iterable)
+        and not is_whole(data)
+        and not isinstance(data, (str, bytes, tuple))
+        and not is_source(data)
     )
 
 
