@@ -100,7 +100,8 @@ def one_step(case: Case, backend: Backend, dtype: str) -> Named:
     gradient = backward(dprediction)
     yield from windows(step, "fused: gradient of", gradient)
     state = step.start(theta)
-    theta, slots, norm, alive = step.update(theta, gradient, state.slots, step.optimizer.row(0), state.alive, loss)
+    carry = theta, state.slots, {}, state.alive
+    (theta, slots, _, alive), (_, norm) = step.update(carry, step.optimizer.row(0), [gradient, loss], {})
     yield from (("update: norm of the gradient", norm), ("update: finite", alive))
     yield from windows(step, "update:", theta)
     for k, slot in enumerate(slots):

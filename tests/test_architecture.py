@@ -29,6 +29,7 @@ ORDER = [
     "metrics",
     "optimizers",
     "data",
+    "world",
     "training",
     "files",
     "model",

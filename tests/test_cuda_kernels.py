@@ -170,18 +170,21 @@ def test_the_cross_entropy_kernel(dtype, n, c, blocks):
 @cuda_host.needs_compiler
 @pytest.mark.parametrize("key", [0, 7, -(2**31), 2**31 - 1])
 @pytest.mark.parametrize("p", [0.0, 0.3, 0.999])
-def test_the_mask_kernel_gives_the_bits_of_every_other_backend(key, p):
+@pytest.mark.parametrize("row", [0, 5])
+def test_the_mask_kernel_gives_the_bits_of_every_other_backend(key, p, row):
     kinds = (
         ("int32", "key", "raw"),
         ("int32", "stream", "scalar"),
         ("int32", "threshold", "scalar"),
+        ("int64", "first", "scalar"),
         ("bool", "dropped", "out"),
     )
     run = cuda_host.elementwise(kinds, sources.MASK_OPERATION, "float32")
     dropped, keys = np.zeros(10_000, dtype=bool), np.asarray([key], dtype=np.int32)
     stream, threshold = random.digest("2.1", 32) - 2**31, min(round(p * 2**32), 2**32 - 1) - 2**31
-    run(ctypes.c_longlong(10_000), *pointers(keys), ctypes.c_int(stream), ctypes.c_int(threshold), *pointers(dropped))
-    np.testing.assert_array_equal(dropped, random.bernoulli(np, (10_000,), p, key, "2.1", "cpu"))
+    numbers = ctypes.c_int(stream), ctypes.c_int(threshold), ctypes.c_longlong(row)
+    run(ctypes.c_longlong(10_000), *pointers(keys), *numbers, *pointers(dropped))
+    np.testing.assert_array_equal(dropped, random.bernoulli(np, (10_000,), p, key, "2.1", "cpu", row))
 
 
 # ---- NVRTC: every kernel for three generations of GPUs; its wheels need no driver ----

@@ -18,17 +18,19 @@ from xpnet.files import checkpoint
 from xpnet.layers import Layer
 from xpnet.losses import Loss
 from xpnet.optimizers import Optimizer
-from xpnet.training import evaluation, parts, trial
+from xpnet.training import evaluation, joining, parts, trial
 from xpnet.training.assembly import Assembly
 from xpnet.training.callbacks import Callback, Callbacks
 from xpnet.training.feeding import Feeding, is_iterable, read_inputs
 from xpnet.training.history import History
 from xpnet.training.holder import Holder
+from xpnet.training.joining import jointly
 from xpnet.training.loop import Loop
 from xpnet.training.probabilities import probabilities
 from xpnet.training.progress import say, shown
 from xpnet.training.state import Run, State
 from xpnet.training.step import Step
+from xpnet.world import find as find_world
 
 
 class Model(Assembly):
@@ -41,6 +43,10 @@ class Model(Assembly):
     `dtype`, "float32" or "float64", the precision of θ and of all that is computed: data of another precision are
     converted. `metrics` are names from `xn.metrics` or functions, or a dict of functions by name.
     `frozen` are patterns of parameters that keep their bits, such as `["0.*", "*.bias"]`.
+
+    With `world="mpi"` the processes that mpiexec started train together, each on its rows of every minibatch; a
+    communicator of mpi4py names some of them, and left out XPNET_WORLD says. `shards` cuts every minibatch into so many
+    parts, a power of two, which are added up in one order: the same bits on as many processes as divide it.
 
     `net`, `loss`, `optimizer`, `metrics`, `frozen` and `theta` can be assigned between calls of `fit`. A new optimizer
     starts with a fresh state; `adjust(lr=…)` changes the settings of the one there is and keeps what it remembers.
@@ -56,13 +62,15 @@ class Model(Assembly):
         metrics: parts.Metrics = (),
         dtype: str = "float32",
         frozen: Sequence[str] = (),
+        world: Any = None,
+        shards: int | None = None,
     ) -> None:
         if isinstance(seed, (list, tuple, Mapping)):
             raise TypeError(f"seed must be an integer, got {seed!r}: metrics are passed by name, metrics={seed!r}")
-        chosen = find_backend(backend)
+        together, chosen = find_world(world), find_backend(backend)
         named, patterns = parts.named(metrics), parts.patterns(frozen)
         parts.check(net, loss, optimizer)
-        step = Step(net, loss, optimizer, named, seed, chosen, dtype, patterns)
+        step = Step(net, loss, optimizer, named, seed, chosen, dtype, patterns, world=together, shards=shards)
         self.holder = Holder(step, step.start(net.init(step.seed, chosen, step.dtype)))
         trial.check_parts(net, loss)
 
@@ -150,6 +158,7 @@ class Model(Assembly):
         data = (x, y, sample_weight, steps_per_epoch), class_weight
         return self._train(run, data, validation, callbacks, progress, checkpoint, every)
 
+    @jointly
     @at_work
     def _train(
         self,
@@ -166,9 +175,11 @@ class Model(Assembly):
         source, held = feeding.held(feeding.samples(*given), validation, self.seed)
         source = feeding.weighed(source, class_weight)
         run.batch_size = source.check(run.until - run.first, run.batch_size)
-        trial.check_batches(self.net, source.like, source.count or run.batch_size, run.batch_size)
+        step, sizes = self.step, (source.count or run.batch_size, run.batch_size)
+        trial.check_batches(self.net, source.like, *sizes, step.shards or step.world.size)
+        joining.check(step, self.state, run, source, held)
         keep = self._keeper(run, source, path, every)
-        called, show = Callbacks(callbacks, self), shown(progress)
+        called, show = Callbacks(callbacks, self), shown(progress) and step.world.rank == 0
         with self.holder as holder:
             if holder.training:
                 raise RuntimeError("this model is being trained already: wait until that fit is over, or train a copy")
@@ -191,7 +202,9 @@ class Model(Assembly):
         if digest is not None and run.data not in (None, digest):
             raise DataError("the data are not those that this run was trained on: pass the same x, y and validation")
         run.data = digest
-        return (lambda now: None) if path is None else checkpoint.Keeper(path, every, self.holder)
+        if path is None or self.step.world.rank:  # the first rank writes what all have
+            return lambda now: None
+        return checkpoint.Keeper(path, every, self.holder)
 
     # Without training
 
@@ -222,13 +235,15 @@ class Model(Assembly):
         """
         return probabilities(self.net, self.loss, self.predict(x, batch_size))
 
+    @jointly
     @at_work
     def evaluate(
         self, x: Any, y: Any = None, batch_size: int | None = None, sample_weight: Any = None, class_weight: Any = None
     ) -> dict[str, float]:
         """Return the loss and the metrics over all of x and y: `{"loss": …, "accuracy": …}`.
 
-        x may be a source, or batches one after the other, and samples may be weighed, as in `fit`.
+        x may be a source, or batches one after the other, and samples may be weighed, as in `fit`. Of several processes
+        each judges a part, and all must call it.
         """
         batch_size = None if batch_size is None else door.count("batch_size", batch_size)
         feeding = Feeding(self.step)
@@ -271,9 +286,11 @@ def load(
     path: str | PathLike[str],
     backend: str | Backend | None = None,
     custom: Sequence[type | Callable[..., Any]] = (),
+    world: Any = None,
 ) -> Model:
-    """Return the model that `Model.save` wrote, on any backend. `custom` holds layers and functions of your own.
+    """Return the model that `Model.save` wrote, on any backend. `custom` holds layers and functions of your own;
+    `world` is who trains it further, as of a Model: as many processes as before or not.
 
     CheckpointError if the file is damaged, is no checkpoint, or needs a custom object that was not handed in.
     """
-    return Model.of(*checkpoint.load(path, find_backend(backend), custom))
+    return Model.of(*checkpoint.load(path, find_backend(backend), custom, find_world(world)))

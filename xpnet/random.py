@@ -8,6 +8,7 @@ counter-based integer hash in array API operations, so they need no host and can
 import math
 from functools import lru_cache
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 
@@ -37,21 +38,16 @@ def step_key(seed: int, step: int) -> int:
     return int.from_bytes(blake2b(b"%d/%d" % (seed, step), digest_size=4).digest(), "little", signed=True)
 
 
-def part_key(xp: Namespace, key: int | Array, part: int) -> int | Array:
-    """Return the key of one part of a step whose batch is computed in parts: that of the first is the step's."""
-    if part == 0:
-        return key
-    own = key ^ (digest(f"part/{part}", 32) - 2**31)
-    if isinstance(own, int):
-        return int(hash32(np.asarray([own], dtype=np.int32))[0])
-    return hash32(xp.reshape(own, (1,)))[0, ...]
-
-
 def mask_key(key: int | Array | None, who: str) -> int | Array:
     """Return the key of a mask: an integer brought into [−2³¹, 2³¹), an array as it is; ValueError for None."""
     if key is None:
         raise ValueError(f"{who} draws a new mask at each step of training: pass key=…, another integer each time")
-    return (int(key) + 2**31) % 2**32 - 2**31 if isinstance(key, (int, np.integer, np.ndarray)) else key
+    return signed(int(key)) if isinstance(key, (int, np.integer, np.ndarray)) else key
+
+
+def signed(word: int) -> int:
+    """Return an integer as the 32 bits that it ends in: in [−2³¹, 2³¹)."""
+    return (word + 2**31) % 2**32 - 2**31
 
 
 def hash32(x: Array) -> Array:
@@ -70,26 +66,36 @@ def hash32(x: Array) -> Array:
     return x
 
 
-def bernoulli(xp: Namespace, shape: tuple[int, ...], p: float, key: int | Array, purpose: str, device: object) -> Array:
+def bernoulli(
+    xp: Namespace, shape: tuple[int, ...], p: float, key: int | Array, purpose: str, device: object, row: Any = 0
+) -> Array:
     """Return a boolean array that is True with probability p: hash32(index ^ key ^ digest(purpose)) below a threshold.
 
     `key` is an integer or a 0-d int32 array; the same key, purpose and shape give the same bits on every backend.
+    `row` is where the first row stands in an array of which these are some rows: they have its bits.
     """
     threshold = min(round(p * 2**32), 2**32 - 1) - 2**31
-    return xp.reshape(words(xp, math.prod(shape), key, purpose, device) < threshold, shape)
+    first = row * math.prod(shape[1:])
+    return xp.reshape(words(xp, math.prod(shape), key, purpose, device, first) < threshold, shape)
 
 
 def uniform_integers(
-    xp: Namespace, count: int, low: int, high: int, key: int | Array, purpose: str, device: object
+    xp: Namespace, count: int, low: int, high: int, key: int | Array, purpose: str, device: object, first: Any = 0
 ) -> Array:
     """Return integers, low ≤ n < high, all equally likely to within (high − low) / 2³¹: int32 (count,).
 
-    n = low + hash32(index ^ key ^ digest(purpose)) modulo (high − low), of the hash the lower 31 bits.
+    n = low + hash32(index ^ key ^ digest(purpose)) modulo (high − low), of the hash the lower 31 bits; the first one
+    has the index `first`.
     """
-    return (words(xp, count, key, purpose, device) & 0x7FFFFFFF) % (high - low) + low
+    return (words(xp, count, key, purpose, device, first) & 0x7FFFFFFF) % (high - low) + low
 
 
-def words(xp: Namespace, count: int, key: int | Array, purpose: str, device: object) -> Array:
-    """Return hash32(index ^ key ^ digest(purpose)): int32 (count,)."""
+def words(xp: Namespace, count: int, key: int | Array, purpose: str, device: object, first: Any = 0) -> Array:
+    """Return hash32(index ^ key ^ digest(purpose)), the index counted from `first`: int32 (count,)."""
     stream = digest(purpose, 32) - 2**31
-    return hash32(xp.arange(count, dtype=xp.int32, device=device) ^ (key ^ stream))
+    index = xp.arange(count, dtype=xp.int32, device=device)
+    if not isinstance(first, int):
+        index += first
+    elif first:
+        index += signed(first)
+    return hash32(index ^ (key ^ stream))

@@ -241,6 +241,10 @@ class Backend:
 
         return run
 
+    def one_by_one(self, step: Step, work: Work | None = None) -> Run:
+        """Make K steps of one in which the host has a part: never one program, whatever the library compiles."""
+        return self.compile(step, work)
+
 
 class InPlaceBackend(Backend):
     """A library whose arrays can be written: gradients land in their windows, rules overwrite their state."""

@@ -226,6 +226,10 @@ class CupyBackend(InPlaceBackend):
         """Make K steps one CUDA graph, launched at once; step by step if they cannot be captured, with a warning."""
         return Steps(self, step)
 
+    def one_by_one(self, step: Step, work: Work | None = None) -> Run:
+        """Run the steps one by one: no graph can wait for the host."""
+        return super().compile(step)
+
     @contextmanager
     def working(self) -> Iterator[None]:
         """The GPU current; of an allocation that failed, how much was asked, how much is free, and what to lower."""

@@ -15,7 +15,7 @@ except ImportError:
 import numpy as np
 
 from xpnet.arrays import Array
-from xpnet.backends.base import Apply, Backend, Gate, Numbers, Rule, Step, Vectors, Work, in_windows_too
+from xpnet.backends.base import Apply, Backend, Gate, Numbers, Rule, Run, Step, Vectors, Work, in_windows_too
 from xpnet.backends.native import choose
 from xpnet.errors import BackendError
 
@@ -112,6 +112,11 @@ class JaxBackend(Backend):
             return done
 
         return run
+
+    def one_by_one(self, step: Step, work: Work | None = None) -> Run:
+        """Run the steps one by one, each a few programs, which take indices as they are on the host."""
+        plain = super().compile(step)
+        return lambda carry, fixed, xs: plain(carry, fixed, (np.asarray(xs[0]), *xs[1:]))
 
 
 def connect(device: str) -> JaxBackend:

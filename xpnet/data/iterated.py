@@ -11,7 +11,7 @@ from xpnet.backends import Backend
 from xpnet.data import batches, scan
 from xpnet.data.ahead import ahead
 from xpnet.data.door import put
-from xpnet.data.source import Block, Cut, Parts, Samples, Weigh
+from xpnet.data.source import WHOLE, Block, Cut, Part, Parts, Samples, Weigh, bounds
 from xpnet.data.stream import BYTES, Examine, at_home, told, weighing
 from xpnet.errors import DataError
 
@@ -139,10 +139,12 @@ class Batches(Samples):
         host = isinstance(column[0], np.ndarray)
         return self.backend.asarray(np.concatenate(column)) if host else self.backend.xp.concat(list(column))
 
-    def chunks(self, size: int) -> Iterator[Parts]:
-        """Yield all batches, on the device, as they come."""
+    def chunks(self, size: int, part: Part = WHOLE) -> Iterator[Parts]:
+        """Yield all batches, on the device, as they come, or a part of each."""
         for parts in self._epoch():
-            yield tuple(self._stacked((part,)) for part in parts)
+            low, high = bounds(int(parts[1].shape[0]), part)
+            if low < high:
+                yield tuple(self._stacked((each(lambda rows, a=low, b=high: rows[a:b], one),)) for one in parts)
 
     def weighed(self, weigh: Weigh) -> "Batches":
         """Make the weights of the batches other ones."""

@@ -36,6 +36,11 @@ Parts: TypeAlias = tuple[Any, ...]
 Weigh: TypeAlias = Callable[..., Array]
 """The weights of samples, of their targets and the weights they have, if any."""
 
+Part: TypeAlias = tuple[int, int]
+"""Part k of n: (k, n)."""
+
+WHOLE: Part = 0, 1
+
 HASHED = 1 << 22
 """Bytes that are brought home at a time to be hashed."""
 
@@ -56,7 +61,7 @@ class Block(NamedTuple):
 
     parts: Parts
     batches: np.ndarray
-    """(K, B)."""
+    """(K, B), of which the columns that `share` names are meant."""
 
 
 class Samples(ABC):
@@ -65,6 +70,8 @@ class Samples(ABC):
     backend: Backend
     given_up: Callable[[], bool] = staticmethod(lambda: False)
     """Whether nobody waits for the next block any more."""
+    share: Callable[[int], tuple[int, int]] = staticmethod(lambda n: (0, n))
+    """Where the rows that are needed begin and end in a batch of n: others are not read, if that can be."""
 
     @property
     @abstractmethod
@@ -95,8 +102,8 @@ class Samples(ABC):
         """Yield an epoch's batches but for its first `done` samples, some steps at a time."""
 
     @abstractmethod
-    def chunks(self, size: int) -> Iterator[Parts]:
-        """Yield all samples in their order, up to `size` at a time."""
+    def chunks(self, size: int, part: Part = WHOLE) -> Iterator[Parts]:
+        """Yield all samples in their order, up to `size` at a time, or those of part k of n."""
 
     @abstractmethod
     def hold_out(self, wanted: HoldOut | float, seed: int) -> tuple["Samples", "Samples"]:
@@ -188,10 +195,11 @@ class Arrays(Numbered):
         for index in batches.batches(self.order(seed, epoch)[done:], *cut):
             yield Block(self.parts, index)
 
-    def chunks(self, size: int) -> Iterator[Parts]:
-        """Yield all samples in their order, `size` at a time."""
-        for start in range(0, self.count, size):
-            stop = min(start + size, self.count)
+    def chunks(self, size: int, part: Part = WHOLE) -> Iterator[Parts]:
+        """Yield all samples in their order, `size` at a time, or those of a part."""
+        low, high = bounds(self.count, part)
+        for start in range(low, high, size):
+            stop = min(start + size, high)
             rows = slice(start, stop) if self.rows is None else self.backend.asarray(self.rows[start:stop])
             yield tuple(each(lambda array, rows=rows: self._take(array, rows), part) for part in self.parts)
 
@@ -220,3 +228,9 @@ class Arrays(Numbered):
         if self.rows is not None:
             sha.update(np.ascontiguousarray(self.rows).data)
         return sha.hexdigest()
+
+
+def bounds(n: int, part: Part) -> tuple[int, int]:
+    """Return where a part of n samples begins and ends."""
+    k, of = part
+    return n * k // of, n * (k + 1) // of

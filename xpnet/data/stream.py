@@ -14,7 +14,7 @@ from xpnet.backends import Backend
 from xpnet.data import batches, scan
 from xpnet.data.ahead import ahead
 from xpnet.data.door import put
-from xpnet.data.source import Block, Cut, Numbered, Parts, Weigh
+from xpnet.data.source import WHOLE, Block, Cut, Numbered, Part, Parts, Weigh, bounds
 from xpnet.errors import DataError, ShapeError
 
 BYTES = 16 << 20
@@ -105,11 +105,21 @@ class Stream(Numbered):
             was = f"had {self.total} rows when training began and has {len(self.source)} now"
             raise DataError(f"the source {was}: nothing may change it meanwhile")
         places: Parts | None = None
-        for parts in self._ahead(self._pieces(seed, epoch, done, cut), "block"):
+        pieces = [list(batches.batches(piece, *cut)) for piece in self._pieces(seed, epoch, done, cut)]
+        for blocks, parts in zip(pieces, self._ahead(map(self._own, pieces), "block"), strict=False):
             places = self._placed(parts, places)
-            n = int(places[1].shape[0])
-            for index in batches.batches(np.arange(n, dtype=np.int32), *cut):
+            start = 0
+            for block in blocks:
+                low, high = self.share(block.shape[1])
+                index = np.zeros(block.shape, np.int32)
+                stop = start + len(block) * (high - low)
+                index[:, low:high] = np.arange(start, stop).reshape(len(block), high - low)
+                start = stop
                 yield Block(places, index)
+
+    def _own(self, blocks: list[np.ndarray]) -> np.ndarray:
+        """Return the rows of some batches that are needed, one after the other."""
+        return np.concatenate([block[:, slice(*self.share(block.shape[1]))].reshape(-1) for block in blocks])
 
     def _pieces(self, seed: int, epoch: int, done: int, cut: Cut) -> Iterator[np.ndarray]:
         """Yield an epoch's order in pieces that are read together: some batches, or a window."""
@@ -124,10 +134,10 @@ class Stream(Numbered):
         order = windowed(rows, size, stretch, random.generator(seed, f"shuffle/{epoch}"))
         return (order[start : start + size] for start in range(done, len(order), size))
 
-    def chunks(self, size: int) -> Iterator[Parts]:
-        """Yield all samples in their order, up to `size` at a time, and no more than MOST bytes."""
-        size = min(size, self._rows_in(MOST))
-        rows = np.arange(self.count, dtype=np.int32) if self.rows is None else self.rows
+    def chunks(self, size: int, part: Part = WHOLE) -> Iterator[Parts]:
+        """Yield all samples in their order, up to `size` at a time, and no more than MOST bytes, or those of a part."""
+        size, (low, high) = min(size, self._rows_in(MOST)), bounds(self.count, part)
+        rows = np.arange(low, high, dtype=np.int32) if self.rows is None else self.rows[low:high]
         pieces = (rows[start : start + size] for start in range(0, len(rows), size))
         yield from map(self._placed, self._ahead(pieces, "part"))
 
@@ -135,6 +145,8 @@ class Stream(Numbered):
         """Yield what the source gives for each piece of its rows, examined."""
 
         def read(piece: tuple[str, np.ndarray]) -> Parts:
+            if not len(piece[1]):  # none of its rows is needed
+                return self._look[1]
             with scan.silent():
                 return told(*piece, lambda: self._alike(self._read(piece[1])))
 

@@ -24,6 +24,7 @@ from xpnet.training.holder import Holder
 from xpnet.training.state import Run, State
 from xpnet.training.step import Step
 from xpnet.version import __version__
+from xpnet.world import World
 
 PATH = str | os.PathLike[str]
 
@@ -58,6 +59,7 @@ def describe(step: Step) -> dict[str, Any]:
         "seed": step.seed,
         "dtype": step.dtype,
         "frozen": list(step.frozen),
+        "shards": step.shards,
         "bits": backend.bits(),
         "versions": {"xpnet": __version__, "numpy": np.__version__, backend.name: backend.version},
     }
@@ -69,7 +71,9 @@ def _divide(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Vector]]:
     return {name: value for name, value in state.items() if name not in vectors}, vectors
 
 
-def load(path: PATH, backend: Backend, custom: Sequence[Callable[..., Any]]) -> tuple[Step, State, Run | None]:
+def load(
+    path: PATH, backend: Backend, custom: Sequence[Callable[..., Any]], world: World | None = None
+) -> tuple[Step, State, Run | None]:
     """Read them from a file, on any backend; CheckpointError says what is wrong with it."""
     try:
         text, arrays = storage.read(path)
@@ -79,7 +83,7 @@ def load(path: PATH, backend: Backend, custom: Sequence[Callable[..., Any]]) -> 
         raise CheckpointError(f"{path} is not a sound xpnet checkpoint: {error}") from None
     try:
         about = json.loads(text)
-        step = _step(about, backend, custom)
+        step = _step(about, backend, custom, world or World())
         state, run = _state(about, arrays, step)
         bits = dict(about["bits"])
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
@@ -91,7 +95,7 @@ def load(path: PATH, backend: Backend, custom: Sequence[Callable[..., Any]]) -> 
     return step, state, run
 
 
-def _step(about: dict[str, Any], backend: Backend, custom: Sequence[Callable[..., Any]]) -> Step:
+def _step(about: dict[str, Any], backend: Backend, custom: Sequence[Callable[..., Any]], world: World) -> Step:
     net, loss, optimizer = (from_data(about[part], custom) for part in ("net", "loss", "optimizer"))
     if not (isinstance(net, Layer) and callable(loss) and isinstance(optimizer, Optimizer)):
         raise TypeError("it does not describe a network, a loss and an optimizer")
@@ -102,7 +106,8 @@ def _step(about: dict[str, Any], backend: Backend, custom: Sequence[Callable[...
         else [from_data(metric, custom) for metric in saved]
     )
     frozen = parts.patterns(about.get("frozen", ()))
-    return Step(net, loss, optimizer, parts.named(metrics), about["seed"], backend, about["dtype"], frozen)
+    how: dict[str, Any] = {"frozen": frozen, "world": world, "shards": about.get("shards")}
+    return Step(net, loss, optimizer, parts.named(metrics), about["seed"], backend, about["dtype"], **how)
 
 
 def _state(about: dict[str, Any], arrays: Mapping[str, np.ndarray], step: Step) -> tuple[State, Run | None]:

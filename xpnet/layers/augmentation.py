@@ -44,7 +44,8 @@ class Augmentation(Layer):
 
     def draw(self, x: Array, ctx: Context, low: int, high: int, purpose: str) -> Array:
         """Return a whole number for each image, low ≤ number < high: int32 (N,)."""
-        return uniform_integers(ctx.xp, x.shape[0], low, high, self.key(ctx), f"{ctx.path}/{purpose}", ctx.device)
+        key, path = self.key(ctx), f"{ctx.path}/{purpose}"
+        return uniform_integers(ctx.xp, x.shape[0], low, high, key, path, ctx.device, ctx.row)
 
     def key(self, ctx: Context) -> int | Array:
         """Return the key of this step; ValueError if there is none."""
@@ -66,8 +67,8 @@ class RandomFlip(Augmentation):
 
     def change(self, x: Array, ctx: Context) -> tuple[Array, Pullback]:
         """Return the images, some of them flipped, and the pullback."""
-        xp = ctx.xp
-        flipped = ctx.backend.native(bernoulli)(xp, (x.shape[0], 1, 1, 1), self.p, self.key(ctx), ctx.path, ctx.device)
+        xp, shape, draw = ctx.xp, (x.shape[0], 1, 1, 1), ctx.backend.native(bernoulli)
+        flipped = draw(xp, shape, self.p, self.key(ctx), ctx.path, ctx.device, ctx.row)
 
         def flip(images: Array) -> Array:
             return xp.where(flipped, xp.flip(images, axis=2), images)

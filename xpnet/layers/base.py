@@ -54,6 +54,8 @@ class Context:
     """(N, T), 1 where a sequence has a token and 0 where it is padding, if given (`Masked`)."""
     stream: Stream | None = None
     """Where x stands in a sequence that comes one position at a time, if it does: x is then (N, 1, …)."""
+    row: int | Array = 0
+    """Where the first sample of x stands in the minibatch, if x is only a part of it."""
 
     @property
     def xp(self) -> Namespace:
@@ -86,7 +88,8 @@ class Context:
     def at(self, k: int) -> "Context":
         """Return the context of child k."""
         path = f"{self.path}.{k}" if self.path else str(k)
-        return Context(self.backend, self.training, self.key, self.buffers, self.watch, path, self.mask, self.stream)
+        how = self.watch, path, self.mask, self.stream, self.row
+        return Context(self.backend, self.training, self.key, self.buffers, *how)
 
 
 class Layer(ABC):
@@ -168,15 +171,17 @@ class Layer(ABC):
         buffers: dict[str, Array] | None = None,
         watch: Callable[[str, Array], None] | None = None,
         backend: Backend | None = None,
+        row: int | Array = 0,
     ) -> tuple[Array, Callable[[Array], Vector]]:
         """Return f(θ, x) and the pullback, `backward(dy) -> dθ`, which can be called once.
 
         θ is one flat vector or the tuple of its windows, and dθ is of the same kind. x is an array (N, …), or a tuple
         of them for a network that begins with `Parallel` or `Masked`; integers are read as numbers of θ's precision,
-        but for tokens, which `Embedding` reads. `training`
-        turns dropout on, which needs a `key`: an integer, another one at each step. `buffers` is what the network
-        carries, by path (`init_buffers`; of a model `model.buffers`): training puts new arrays into the dict, or
-        forgets them if there is none; without training BatchNorm cannot do without.
+        but for tokens, which `Embedding` reads. `training` turns dropout on, which needs a `key`: an integer, another
+        one at each step; of a minibatch that is run in parts `row` tells where a part begins, so that dropout draws
+        what it would for the whole. `buffers` is what the network carries, by path (`init_buffers`; of a model
+        `model.buffers`): training puts new arrays into the dict, or forgets them if there is none; without training
+        BatchNorm cannot do without.
 
         ShapeError or TypeError if θ or x does not fit; ValueError where dropout finds no key, or BatchNorm no buffers.
         """
@@ -188,9 +193,8 @@ class Layer(ABC):
             x = self._admit(theta, x, backend)
             params = theta if several else split(backend.xp, theta, self.layout)
             params = params if ties is None else ties.given(params)
-            y, pullback = self.forward(
-                params, x, Context(backend, training, key, {} if buffers is None else buffers, watch)
-            )
+            carried = {} if buffers is None else buffers
+            y, pullback = self.forward(params, x, Context(backend, training, key, carried, watch, row=row))
         tape = [pullback]
 
         def backward(dy: Array) -> Vector:

@@ -15,7 +15,7 @@ class Dropout(Layer):
     """y = x mask / (1 − p) in training, a mask bit being 0 with probability p; else y = x        dx = dy mask / (1 − p)
 
     Srivastava et al., JMLR 2014, in the inverted form: the expected value is that of x. The mask depends on the seed,
-    the step, the layer's path and the position alone, so it is the same bits on every backend.
+    the step, the layer's path and the position in the minibatch alone, so it is the same bits on every backend.
     """
 
     p: float = 0.5
@@ -33,7 +33,8 @@ class Dropout(Layer):
             return x, lambda dy, need_dx=True, out=(): (dy, ())
         name = type(self).__name__
         key = mask_key(ctx.key, f"{name} at layer {ctx.path}" if ctx.path else name)
-        dropped = ctx.backend.native(bernoulli)(ctx.xp, self.mask_shape(x.shape), self.p, key, ctx.path, ctx.device)
+        shape, draw = self.mask_shape(x.shape), ctx.backend.native(bernoulli)
+        dropped = draw(ctx.xp, shape, self.p, key, ctx.path, ctx.device, ctx.row)
         factor = ctx.xp.astype(~dropped, x.dtype)
         factor *= 1.0 / (1.0 - self.p)
 

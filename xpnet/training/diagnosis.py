@@ -18,9 +18,19 @@ SLOWER = "lower the learning rate, scale the input, or set clip_norm"
 
 @np.errstate(all="ignore")
 def diagnose(
-    net: Layer, loss: Loss, theta: Vector, buffers: dict[str, Array], batch: tuple[Any, ...], key: int, backend: Backend
+    net: Layer,
+    loss: Loss,
+    theta: Vector,
+    buffers: dict[str, Array],
+    batch: tuple[Any, ...],
+    key: int,
+    backend: Backend,
+    row: int = 0,
 ) -> tuple[str, str]:
-    """Run one training step's forward and backward pass; return the first place that is not finite, and a remedy."""
+    """Run one training step's forward and backward pass; return the first place that is not finite, and a remedy.
+
+    `row` is where the batch begins, if it is part of one.
+    """
     xp, (x, y, *weights) = backend.xp, batch
 
     def bad(array: Array) -> bool:
@@ -35,6 +45,7 @@ def diagnose(
         buffers=dict(buffers),
         watch=lambda path, output: outputs.append((path, output)),
         backend=backend,
+        row=row,
     )
     if any(xp.isdtype(part.dtype, "real floating") and bad(part) for part in inputs(x)):
         return "the input", CLEAN

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from xpnet.losses.choices import counted
 from xpnet.metrics import concluded
 from xpnet.training.state import State
 from xpnet.training.step import Step
+from xpnet.world import tree
 
 
 def pieces(x: Any, size: int) -> Iterator[Any]:
@@ -61,29 +62,59 @@ def score(step: Step, state: State, source: Samples, batch_size: int | None = No
     or their weights, or where labels are ignored or classes weighted, labels or their weights. A metric that ranks
     samples, and one of one's own, sees all predictions.
     """
-    step = step.on(source)
-    functions, home = {"loss": step.loss} | step.means, step.backend.asnumpy
-    sums: list[Any] = [0.0] * len(functions)
-    totals = np.zeros(len(functions))
-    kept: list[tuple[Array, ...]] = []
-    for x, *target in source.chunks(batch_size or step.samples(source.like)):
-        prediction = step.infer(state.theta, x, state.buffers)
-        values = step.judge(prediction, *target)
-        sizes = [_size(function, *target, home=home) for function in functions.values()]
-        new = [home(value).astype(np.float64) * size for value, size in zip(values, sizes, strict=True)]
-        sums = [a + b for a, b in zip(sums, new, strict=True)]
-        totals += sizes
-        if step.wholes:
-            kept.append((prediction, *target))
-    means = [one / (total or 1.0) for one, total in zip(sums, totals.tolist(), strict=True)]
-    found = {name: concluded(step.metrics.get(name), mean) for name, mean in zip(functions, means, strict=True)}
+    step, (world, size) = step.on(source), (step.world, batch_size or step.samples(source.like))
+    of = step.shards or world.size
+    own = [_judged(step, state, source.chunks(size, (k, of))) for k in world.own(of)]
+    every = [part for parts in world.gather([part.sums for part in own]) for part in parts]
+    sums = tree(every, _added)
+    names = ["loss", *step.means]
+    means = [one / (total or 1.0) for one, total in sums]
+    found = {name: concluded(step.metrics.get(name), mean) for name, mean in zip(names, means, strict=True)}
     if step.wholes:
-        whole = [
-            step.backend.xp.concat(list(parts)) if len(kept) > 1 else parts[0] for parts in zip(*kept, strict=True)
-        ]
+        whole = _whole(step, [part for one in own for part in one.kept])
         how = {"weights": whole[2]} if len(whole) > 2 else {}
+        home = step.backend.asnumpy
         found |= {name: float(home(metric(*whole[:2], **how))) for name, metric in step.wholes.items()}
     return {name: found[name] for name in ("loss", *step.metrics)}
+
+
+class Judged(NamedTuple):
+    """What a part of the samples comes to."""
+
+    sums: list[tuple[Any, float]]
+    """Of the loss and each mean over samples: Σ value · size, and Σ size."""
+    kept: list[tuple[Array, ...]]
+    """Predictions, targets and weights of each batch, if there is a metric that needs all of them."""
+
+
+def _judged(step: Step, state: State, batches: Iterator[Any]) -> Judged:
+    """Return what batches come to."""
+    functions, home = {"loss": step.loss} | step.means, step.backend.asnumpy
+    sums: list[tuple[Any, float]] = [(0.0, 0.0)] * len(functions)
+    kept: list[tuple[Array, ...]] = []
+    for x, *target in batches:
+        prediction = step.infer(state.theta, x, state.buffers)
+        values = map(home, step.judge(prediction, *target))
+        sizes = [_size(function, *target, home=home) for function in functions.values()]
+        new = [(value.astype(np.float64) * size, size) for value, size in zip(values, sizes, strict=True)]
+        sums = _added(sums, new)
+        if step.wholes:
+            kept.append((prediction, *target))
+    return Judged(sums, kept)
+
+
+def _added(one: list[tuple[Any, float]], other: list[tuple[Any, float]]) -> list[tuple[Any, float]]:
+    return [(a + b, m + n) for (a, m), (b, n) in zip(one, other, strict=True)]
+
+
+def _whole(step: Step, kept: list[tuple[Array, ...]]) -> list[Array]:
+    """Return the arrays of batches end to end, those of all ranks."""
+    concat, columns = step.backend.xp.concat, zip(*kept, strict=True)
+    if step.world.size == 1:
+        return [concat(list(column)) if len(column) > 1 else column[0] for column in columns]
+    home = [np.concatenate([step.backend.asnumpy(array) for array in column]) for column in columns]
+    every = [one for one in step.world.gather(home) if one]
+    return [step.backend.asarray(np.concatenate(column)) for column in zip(*every, strict=True)]
 
 
 def _size(

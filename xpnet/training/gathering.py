@@ -39,12 +39,6 @@ class Gathering:
         """How many different tokens x holds; 0 for numbers."""
         return self.net.tokens()
 
-    def share(self, fixed: Parts, rows: Array, index: Array) -> Array:
-        """Return the share that some rows have in the weight of all that an index names."""
-        xp = self.backend.xp
-        own, whole = (xp.sum(self.weights(fixed, some)) for some in (rows, index))
-        return own / xp.where(whole == 0, 1.0, whole)
-
 
 def _named(tokens: Array) -> str:
     """Return the name of their type: tokens stay what they are."""

@@ -16,6 +16,7 @@ from xpnet.training.holder import Holder
 from xpnet.training.progress import Bar, Interrupt
 from xpnet.training.state import Run
 from xpnet.training.step import Outcome, Step
+from xpnet.world import World
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class Loop:
     show: bool
     keep: Callable[[bool], None]
     """`keep(now)` is called where the run can be saved, within an epoch with False."""
+
+    @property
+    def world(self) -> World:
+        """Who trains together."""
+        return self.holder.step.world
 
     def train(self) -> History:
         """Train; return the history. NonFiniteError for a step that is not sound."""
@@ -54,18 +60,23 @@ class Loop:
     def _epochs(self, history: History) -> None:
         run, holder = self.run, self.holder
         with Interrupt() as interrupt:
-            while holder.state.epoch < run.until and not interrupt.asked:
+            while not (asked := self._asked(interrupt)) and holder.state.epoch < run.until:
                 epoch = holder.state.epoch - run.first + 1
                 with Bar(self.source.count, f"epoch {epoch}/{run.until - run.first}", self.show) as bar:
                     done = self._epoch(bar, interrupt)
                     bar.conclude(history.last)
-                stops = self.callbacks.epoch(history) if done else []
-                if stops:
+                asking = self.callbacks.epoch(history) if done else []
+                if stops := [one for each in self.world.gather(asking) for one in each]:
                     history.stopped = history.stopped or f"{stops[0]} asked for it"
                     run.until = holder.state.epoch
                 self._note(True)
-            if interrupt.asked:
+            if asked:
                 history.stopped = "Ctrl-C"
+
+    def _asked(self, interrupt: Interrupt) -> bool:
+        """Whether somebody asked to stop, on whatever rank."""
+        interrupt.asked = self.world.any(interrupt.asked) or interrupt.asked
+        return interrupt.asked
 
     def _epoch(self, bar: Bar, interrupt: Interrupt) -> bool:
         """Train over the rest of the epoch's samples; return whether it was finished, and add it to the history."""
@@ -73,16 +84,18 @@ class Loop:
         step = self._paced().on(self.source, run.batch_size if run.accumulate > 1 else None)
         cut = Cut(run.batch_size * run.accumulate, step.net.size, step.work(self.source.like))
         bar.advance(run.position, {})
-        self.source.given_up = lambda: interrupt.asked
-        for block in self.source.blocks(step.seed, self.holder.state.epoch, run.position, cut):
+        self.source.given_up = lambda: interrupt.asked and self.world.size == 1  # others wait for its batches
+        self.source.share = self.world.share
+        blocks = self.source.blocks(step.seed, self.holder.state.epoch, run.position, cut)
+        for block in self.world.alike(blocks, lambda block: f"{len(block.batches)} of {block.batches.shape[1]}"):
             with self.holder:
                 self._block(step, block)
             bar.advance(block.batches.size, self._means(step))
             if run.position != n:
                 self._note(False)
-                if interrupt.asked:
+                if self._asked(interrupt):
                     return False
-        if interrupt.asked and run.position != n:  # a source was waited for
+        if run.position != n and self._asked(interrupt):  # a source was waited for
             return False
         with self.holder:
             self._conclude(step)
@@ -140,9 +153,8 @@ class Loop:
         run = self.run
         state = self.holder.state = self.holder.state._replace(epoch=self.holder.state.epoch + 1)
         rate, weight = step.optimizer.rate(state.t - 1), evaluation.max_weight(step, state)
-        run.history.add(
-            epoch=state.epoch, **self._means(step), learning_rate=rate, max_weight=weight, seconds=run.seconds
-        )
+        seconds = self.world.gather(run.seconds)[0]
+        run.history.add(epoch=state.epoch, **self._means(step), learning_rate=rate, max_weight=weight, seconds=seconds)
         run.position, run.sums, run.weights, run.seconds = 0, [], [], 0.0
         if self.held is not None:
             scores = evaluation.score(step, state, self.held)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from operator import add
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,11 +19,13 @@ from xpnet.metrics import Metric
 from xpnet.optimizers import Groups, Optimizer
 from xpnet.parameters import Parts as Windows
 from xpnet.parameters import check_patterns, choose, matches, split
-from xpnet.training.diagnosis import NORM, RULE, diagnose, told, word
+from xpnet.training.diagnosis import NORM, RULE, SLOWER, diagnose, told, word
 from xpnet.training.gathering import Gathering
 from xpnet.training.judging import Judging
+from xpnet.training.sharing import Sharing, shards
 from xpnet.training.state import State
 from xpnet.training.trial import fitting_metrics
+from xpnet.world import World
 
 BATCH = 4096
 """Samples that are evaluated at a time, at most."""
@@ -46,7 +47,7 @@ class Outcome(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Step(Judging, Gathering):
+class Step(Judging, Gathering, Sharing):
     """What a step is made of; it holds no state. Change a part by `dataclasses.replace`."""
 
     net: Layer
@@ -60,6 +61,10 @@ class Step(Judging, Gathering):
     """Patterns of the parameters that keep their bits, such as `"0.*"`."""
     micro: int | None = None
     """Samples that go forward and backward together, if not the whole batch: gradients are added up over all."""
+    world: World = field(default_factory=World)
+    """The processes that train together, each on its rows of a batch."""
+    shards: int | None = None
+    """Parts into which every batch is cut, whatever the number of ranks, so that all numbers give the same bits."""
     compiled: Callable[..., Any] | None = field(default=None, repr=False)
     """K steps as the backend compiles them, if another step has them already."""
     measures: Mapping[str, Metric] | None = field(default=None, repr=False)
@@ -67,6 +72,8 @@ class Step(Judging, Gathering):
 
     def __post_init__(self) -> None:
         settle(self, seed=seed(self.seed), dtype=precision("Model", self.dtype))
+        if self.shards is not None:
+            settle(self, shards=shards("Model", self.shards, self.world))
         self.optimizer.check(self.backend.xp.finfo(getattr(self.backend.xp, self.dtype)))
         check_patterns("frozen", self.frozen, self.net.layout)
         self.optimizer.check_patterns(self.net.layout)
@@ -74,7 +81,11 @@ class Step(Judging, Gathering):
     @cached_property
     def run(self) -> Callable[..., Any]:
         """K steps, compiled: `run(carry, fixed, xs) -> carry, results`."""
-        return self.compiled or self.backend.compile(self.one, lambda fixed: self.work(fixed[0]))
+        if self.compiled:
+            return self.compiled
+        shared = self.world.size > 1 or self.shards is not None
+        compile = self.backend.one_by_one if shared else self.backend.compile
+        return compile(self.shared if shared else self.one, lambda fixed: self.work(fixed[0]))
 
     def work(self, x: Array) -> int:
         """Return the multiply-adds of a sample of x."""
@@ -143,57 +154,57 @@ class Step(Judging, Gathering):
 
     def one(self, carry: Any, fixed: Any, x: Any) -> tuple[Any, tuple[Array, ...]]:
         """Do one step, as the backend compiles it: gather, forward, loss, backward, update."""
-        (theta, slots, buffers, alive), (index, key, row) = carry, x
-        new_buffers, find = dict(buffers), self.gradient if self.micro is None else self.accumulated
-        gradient, loss, *values = find(theta, new_buffers, fixed, index, key)
-        theta, slots, norm, alive = self.update(theta, gradient, slots, row, alive, loss)
-        if buffers:
-            buffers = {name: self.backend.xp.where(alive, new, buffers[name]) for name, new in new_buffers.items()}
-        if len(fixed) > 2:
-            values.append(self.backend.xp.sum(self.weights(fixed, index)))
-        return (theta, slots, buffers, alive), (loss, norm, *values)
+        (theta, _, buffers, _), (index, key, row) = carry, x
+        carried, find = dict(buffers), self.gradient if self.micro is None else self.accumulated
+        return self.update(carry, row, find(theta, carried, fixed, index, key), carried)
 
     def gradient(
-        self, theta: Vector, buffers: dict[str, Array], fixed: Parts, index: Array, key: Any, share: Any = None
+        self,
+        theta: Vector,
+        buffers: dict[str, Array],
+        fixed: Parts,
+        index: Array,
+        key: Any,
+        first: Any = 0,
+        whole: int | None = None,
     ) -> list[Any]:
-        """Return the gradient of some samples' loss, times their share, loss and metrics; buffers are rebound."""
+        """Return the gradient of some samples' loss, loss, metrics and, if they are weighed, the sum of their weights;
+        buffers are rebound.
+
+        Of samples that are a part, and begin at number `first` of a `whole`, all is multiplied by what they count:
+        their share of its samples, or their weight.
+        """
         batch, target, *weights = self.batch(fixed, index)
-        prediction, backward = self.net(theta, batch, True, key=key, buffers=buffers, backend=self.backend)
+        prediction, backward = self.net(theta, batch, True, key=key, buffers=buffers, backend=self.backend, row=first)
         how = {"weights": weights[0]} if weights else {}
         loss = self.loss if weights else self.backend.native(self.loss)
         value, dprediction = loss(prediction, target, **how)
-        gradient = backward(dprediction if share is None else dprediction * share)
-        return [gradient, value, *(metric(prediction, target, **how) for metric in self.measured.values())]
-
-    def accumulated(self, theta: Vector, buffers: dict[str, Array], fixed: Parts, index: Array, key: Any) -> list[Any]:
-        """Return the same of a batch that goes forward and backward `micro` samples at a time, weighed by what counts
-        in each.
-        """
-        n = index.shape[0]
-        total: list[Any] = []
-        for k, start in enumerate(range(0, n, self.micro or n)):
-            rows = index[start : min(start + (self.micro or n), n)]
-            share = rows.shape[0] / n if len(fixed) == 2 else self.share(fixed, rows, index)
-            own = random.part_key(self.backend.xp, key, k)
-            gradient, *values = self.gradient(theta, buffers, fixed, rows, own, share)
-            part = [gradient, *(value * share for value in values)]
-            total = [each(add, a, b) for a, b in zip(total, part, strict=True)] if total else part
-        return total
+        values = [value, *(metric(prediction, target, **how) for metric in self.measured.values())]
+        total = [self.backend.xp.sum(one) for one in weights]
+        if whole is not None:
+            counted = total[0] if total else index.shape[0] / whole
+            dprediction, values = dprediction * counted, [value * counted for value in values]
+        return [backward(dprediction), *values, *total]
 
     def update(
-        self, theta: Vector, gradient: Vector, slots: tuple[Vector, ...], row: Sequence[Any], alive: Any, loss: Any
-    ) -> tuple[Vector, tuple[Vector, ...], Array, Array]:
-        """Return θ, slots, gradient norm and `alive` after the optimizer's step on all that is not frozen."""
+        self, carry: Any, row: Sequence[Any], found: Sequence[Any], carried: dict[str, Array]
+    ) -> tuple[Any, tuple[Array, ...]]:
+        """Return what is carried on after the optimizer's step on all that is not frozen, and the step's numbers."""
+        (theta, slots, buffers, alive), (gradient, loss, *values) = carry, found
         optimizer, live = self.optimizer, self.live
         if live is None:
-            return optimizer.update(theta, gradient, slots, row, alive, self.backend, loss, self.decayed)
-        old = [live.of(vector) for vector in (theta, *slots)]
-        made = optimizer.update(old[0], live.of(gradient), tuple(old[1:]), row, alive, self.backend, loss, self.decayed)
-        whole = [
-            live.put(self.backend.xp, vector, parts, new)
-            for vector, parts, new in zip((theta, *slots), old, (made.theta, *made.slots), strict=True)
-        ]
-        return whole[0], tuple(whole[1:]), made.norm, made.alive
+            made = optimizer.update(theta, gradient, slots, row, alive, self.backend, loss, self.decayed)
+            theta, slots = made.theta, made.slots
+        else:
+            old = [live.of(vector) for vector in (theta, *slots)]
+            part, (own, *others) = live.of(gradient), old
+            made = optimizer.update(own, part, tuple(others), row, alive, self.backend, loss, self.decayed)
+            new = zip((theta, *slots), old, (made.theta, *made.slots), strict=True)
+            theta, *whole = (live.put(self.backend.xp, *trio) for trio in new)
+            slots = tuple(whole)
+        if buffers:
+            buffers = {name: self.backend.xp.where(made.alive, new, buffers[name]) for name, new in carried.items()}
+        return (theta, slots, buffers, made.alive), (loss, made.norm, *values)
 
     @at_work
     def many(self, state: State, fixed: Parts, block: np.ndarray) -> Outcome:
@@ -224,14 +235,15 @@ class Step(Judging, Gathering):
 
     def _diagnosed(self, state: State, fixed: Parts, rows: np.ndarray, key: int) -> tuple[str, str]:
         """Return where a batch that is not sound first went wrong, and a remedy."""
-        size, found = self.micro or len(rows), ("", "")
-        for k, start in enumerate(range(0, len(rows), size)):
-            batch = self.batch(fixed, self.backend.asarray(rows[start : start + size]))
-            own = random.part_key(self.backend.xp, key, k)
-            found = diagnose(self.net, self.loss, state.theta, state.buffers, batch, own, self.backend)
+        found = RULE, SLOWER
+        for low, high in self.pieces(len(rows)):
+            batch = self.batch(fixed, self.backend.asarray(rows[low:high]))
+            how = state.theta, state.buffers, batch, key, self.backend
+            found = diagnose(self.net, self.loss, *how, low)
             if found[0] not in (NORM, RULE):
                 break
-        return found
+        every = self.world.gather(found)
+        return next((one for one in every if one[0] not in (NORM, RULE)), found)
 
     def _rows(self, state: State, count: int) -> tuple[list[tuple[float, ...]], str | None]:
         """Return the numbers of each step, up to the first whose rate is not usable, and what is wrong with that."""
@@ -259,7 +271,8 @@ class Step(Judging, Gathering):
 
         row = self.optimizer.row(max(state.t - 1, 0), self.decayed)
         slots = tuple(map(copy, state.slots))
-        return self.update(copy(state.theta), copy(gradient), slots, row, None, None)[0]
+        carry: Any = copy(state.theta), slots, {}, None
+        return self.update(carry, row, [copy(gradient), None], {})[0][0]
 
     def on(self, source: Samples, micro: int | None = None) -> "Step":
         """Return the step for certain data: its metrics begin at the network's own threshold, and R² knows the targets.

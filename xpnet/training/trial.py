@@ -72,12 +72,15 @@ def _takes_threshold(metric: Metric) -> bool:
     return any(function is one for one in signs) and "threshold" not in given and not getattr(metric, "args", ())
 
 
-def check_batches(net: Layer, x: Array, samples: int, batch_size: int) -> None:
-    """Raise DataError if an epoch has a batch that BatchNorm cannot train on: one number a channel has no variance."""
+def check_batches(net: Layer, x: Array, samples: int, batch_size: int, parts: int = 1) -> None:
+    """Raise DataError if an epoch has a batch, or a part of one, that BatchNorm cannot train on: one number a channel
+    has no variance.
+    """
     for n in {min(batch_size, samples), samples % batch_size} - {0}:
-        for path, layer, shape in net.walk(with_batch(x, n)):
+        for path, layer, shape in net.walk(with_batch(x, max(1, n // parts))):
             if isinstance(layer, BatchNorm) and prod(shape[:-1]) < 2:
-                which = f"the last of {samples} in batches of {batch_size}" if n < batch_size else "a batch of 1"
+                which = f"the last of {samples} in batches of {batch_size}" if n < batch_size else f"a batch of {n}"
+                which += f" in {parts} parts" if parts > 1 else ""
                 raise DataError(f"{layer} at layer {path} cannot train on one sample, {which}: change batch_size")
 
 

@@ -4,6 +4,7 @@ Each does in one launch what the plain form does in several array operations, an
 backend finds them by the name of the plain form.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ BLOCKS, THREADS = 1024, 256
 """The largest grid, and the threads of a block: fixed, so that sums have one order on every GPU."""
 PER_THREAD = 2
 """The address by which every thread calls its own default stream (`cudaStreamPerThread`)."""
-MASK_PARAMETERS = "raw int32 key, int32 stream, int32 threshold", "bool dropped"
+MASK_PARAMETERS = "raw int32 key, int32 stream, int32 threshold, int64 first", "bool dropped"
 
 
 def rule_parameters(program: Program) -> tuple[str, str]:
@@ -144,7 +145,7 @@ class Kernels:
         return rows, targets
 
     def bernoulli(
-        self, xp: Any, shape: tuple[int, ...], p: float, key: Any, purpose: str, device: object
+        self, xp: Any, shape: tuple[int, ...], p: float, key: Any, purpose: str, device: object, row: int = 0
     ) -> Array | None:
         """The mask of `xpnet.random.bernoulli`, the same bits."""
         if isinstance(key, int):
@@ -152,7 +153,8 @@ class Kernels:
         threshold = min(round(p * 2**32), 2**32 - 1) - 2**31
         operation = self.elementwise(*MASK_PARAMETERS, sources.MASK_OPERATION, "xpnet_mask")
         dropped = self.cupy.empty(shape, dtype=bool)
-        operation(key.reshape(1), digest(purpose, 32) - 2**31, threshold, dropped)
+        first = row * math.prod(shape[1:])
+        operation(key.reshape(1), digest(purpose, 32) - 2**31, threshold, first, dropped)
         return dropped
 
     def collect(self, results: Sequence[Array], out: Array, column: int) -> None:

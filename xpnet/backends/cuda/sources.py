@@ -109,7 +109,7 @@ extern "C" __global__ void gather(const void* data_x, const void* data_y, int le
 """
 
 MASK_OPERATION = """
-unsigned int word = (unsigned int)i ^ (unsigned int)(key[0] ^ stream);   // lowbias32, as in xpnet.random
+unsigned int word = (unsigned int)(i + first) ^ (unsigned int)(key[0] ^ stream);   // lowbias32, as in xpnet.random
 word ^= word >> 16;  word *= 0x7feb352du;
 word ^= word >> 15;  word *= 0x846ca68bu;
 word ^= word >> 16;

@@ -1,0 +1,62 @@
+"""What several processes that train together must have in common, found before the first step."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import numpy as np
+
+from xpnet.data.source import Samples
+from xpnet.training.state import Run, State
+from xpnet.training.step import Step
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+
+NAMES = {"_train": "fit"}
+
+
+def jointly(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+    """Make a method of something that has a `step` one that all its ranks call: an error ends none alone."""
+
+    @wraps(method)
+    def call(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self.step.world.together(NAMES.get(method.__name__, method.__name__)):
+            return method(self, *args, **kwargs)
+
+    return call
+
+
+def check(step: Step, state: State, run: Run, source: Samples, held: Samples | None) -> None:
+    """Raise DataError, on all ranks, where a part of the training is another on one of them."""
+    home = step.backend.asnumpy
+
+    def numbers(arrays: Any) -> str:
+        sha = hashlib.sha256()
+        for array in arrays:
+            sha.update(np.ascontiguousarray(home(array)).data)
+        return sha.hexdigest()
+
+    step.world.check(
+        {
+            "the backend": lambda: step.backend.name,
+            "the network": lambda: repr(step.net),
+            "the optimizer": lambda: repr(step.optimizer),
+            "the precision": lambda: step.dtype,
+            "the seed": lambda: step.seed,
+            "shards": lambda: step.shards,
+            "the metrics": lambda: ", ".join(step.metrics),
+            "epochs": lambda: run.until - state.epoch,
+            "batch_size": lambda: run.batch_size,
+            "accumulate": lambda: run.accumulate,
+            "where the run stands": lambda: json.dumps([run.first, run.position, state.epoch, state.t]),
+            "the data": source.digest,
+            "the validation data": lambda: held and held.digest(),
+            "theta": lambda: numbers([step.flat(state.theta)]),
+            "what the optimizer remembers": lambda: numbers(map(step.flat, state.slots)),
+            "the buffers": lambda: numbers(state.buffers.values()),
+        }
+    )

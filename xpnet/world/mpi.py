@@ -1,0 +1,150 @@
+"""Ranks of MPI: `mpiexec -n 4 python train.py`."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from itertools import chain
+from typing import Any, TypeVar
+
+import numpy as np
+
+from xpnet.errors import BackendError, DataError
+from xpnet.world.alone import World
+from xpnet.world.meeting import Meeting
+from xpnet.world.windows import Windows
+
+T = TypeVar("T")
+
+TIMEOUT = 600.0
+"""Seconds that ranks wait for each other, unless XPNET_WORLD_TIMEOUT says otherwise."""
+END = object()
+
+
+def library() -> Any:
+    """Return mpi4py's MPI; BackendError says what is missing and how to get it."""
+    try:
+        from mpi4py import MPI
+    except ImportError as error:
+        if getattr(error, "name", None) in ("mpi4py", "mpi4py.MPI") and "libmpi" not in str(error):
+            raise BackendError("MPI needs mpi4py, which is not installed: pip install 'xpnet[mpi]' mpich") from None
+        raise BackendError(_no_library(error)) from None
+    except RuntimeError as error:
+        raise BackendError(_no_library(error)) from None
+    return MPI
+
+
+def _no_library(error: Exception) -> str:
+    names = dict.fromkeys(line.partition(":")[0].rpartition("/")[2] for line in str(error).splitlines()[1:])
+    tried = ", ".join(name for name in names if name.startswith("lib")) or str(error).partition("\n")[0]
+    return f"mpi4py finds no MPI library (tried {tried}): pip install mpich, or load your cluster's MPI module"
+
+
+class MPIWorld(World):
+    """The ranks of a communicator of MPI, by mpi4py.
+
+    Ranks of one node add up in memory that they share. `nodes` cuts a single node into so many, to try what several do.
+    """
+
+    def __init__(self, comm: Any, nodes: int | None = None) -> None:
+        self.mpi, self.comm = (mpi := library()), comm.Dup()
+        self.rank, self.size = self.comm.rank, self.comm.size
+        self.meeting = Meeting(self.comm, float(os.environ.get("XPNET_WORLD_TIMEOUT") or TIMEOUT))
+        machine = self.comm.Split_type(mpi.COMM_TYPE_SHARED, key=self.rank)
+        self.threads = _threads(machine)
+        os.environ.setdefault("PJRT_NPROC", str(self.threads))  # read by JAX when it starts
+        node = machine if nodes is None else self.comm.Split(self.rank * nodes // self.size, self.rank)
+        self.node_sizes = self.comm.allgather(node.size)
+        self.windows = self._windows(node)
+
+    def __repr__(self) -> str:
+        return f"<xpnet world of {self.size} ranks, this one is {self.rank}>"
+
+    def _windows(self, node: Any) -> Windows | None:
+        """Return the node's shared memory, None where nodes are not alike, or cannot share."""
+        firsts = self.comm.allgather(self.rank - node.rank)
+        together = all(first % node.size == 0 for first in firsts)
+        if set(self.node_sizes) != {node.size} or not together:
+            return None
+        if node.size == self.size:
+            return Windows(node, self.meeting.meet, None)
+        cross = self.comm.Split(node.rank, self.rank)
+        return Windows(node, self.meeting.meet, lambda numbers: self._across(cross, numbers))
+
+    def _across(self, comm: Any, numbers: np.ndarray) -> None:
+        """Add up an array over the ranks of a communicator, in place."""
+        if comm.size & (comm.size - 1):
+            comm.Allreduce(self.mpi.IN_PLACE, numbers)
+        else:
+            halving(comm, numbers)
+
+    def add(self, parts: list[np.ndarray]) -> list[np.ndarray]:
+        """Return the sums of arrays over all ranks, in the type of the first."""
+        dtype = parts[0].dtype
+        if self.windows is not None:
+            total = self.windows.add(parts, dtype)
+        else:
+            total = np.concatenate([np.asarray(part, dtype).reshape(-1) for part in parts])
+            self.meeting.meet()
+            self._across(self.comm, total)
+        stops = np.cumsum([part.size for part in parts])
+        return [total[stop - part.size : stop].reshape(part.shape) for stop, part in zip(stops, parts, strict=True)]
+
+    def gather(self, value: T) -> list[T]:
+        """Return what each rank has, in their order."""
+        self.meeting.meet()
+        found: list[T] = self.comm.allgather(value)
+        return found
+
+    def alike(self, blocks: Iterator[T], form: Callable[[T], Any]) -> Iterator[T]:
+        """Yield what each rank's iterator gives; DataError, on all of them, as soon as forms or numbers differ."""
+        for block in chain(blocks, [END]):
+            forms = self.gather("the end" if block is END else str(form(block)))  # type: ignore[arg-type]
+            other = next((rank for rank, one in enumerate(forms) if one != forms[0]), None)
+            if other is not None:
+                raise DataError(
+                    f"all ranks must be given the same batches: rank 0 has {forms[0]}, rank {other} has {forms[other]}"
+                )
+            if block is not END:
+                yield block  # type: ignore[misc]
+
+    def check(self, facts: dict[str, Callable[[], Any]]) -> None:
+        """Raise DataError, on all ranks, for the first of the facts that differs between them."""
+        own = {name: str(fact()) for name, fact in facts.items()}
+        for rank, others in enumerate(every := self.gather(own)):
+            for name, fact in others.items():
+                if fact != every[0][name]:
+                    shown = f": {every[0][name]} there, {fact} here" if len(fact) < 32 else ""
+                    raise DataError(f"all ranks must train the same: {name} of rank 0 and of rank {rank} differ{shown}")
+
+    def together(self, what: str) -> AbstractContextManager[Any]:
+        """Return the context of what all ranks do: an error that not all of them meet ends them all."""
+        return self.meeting.together(what)
+
+
+def halving(comm: Any, numbers: np.ndarray) -> None:
+    """Add up an array over 2ᵏ ranks in place: halves are exchanged with the neighbour, then theirs with the next pair.
+
+    Recursive halving with doubling distance, then the way back: every element is added up as by `tree`.
+    (Thakur, Rabenseifner & Gropp, "Optimization of collective communication operations in MPICH", 2005)
+    """
+    low, high, distance, way = 0, numbers.size, 1, []
+    came = np.empty(numbers.size // 2 + 1, numbers.dtype)
+    while distance < comm.size:
+        middle, other = (low + high) // 2, comm.rank ^ distance
+        first, second = slice(low, middle), slice(middle, high)
+        keep, give = (second, first) if comm.rank & distance else (first, second)
+        theirs = came[: keep.stop - keep.start]
+        comm.Sendrecv(numbers[give], other, 0, theirs, other, 0)
+        numbers[keep] += theirs
+        way.append((keep, give, other))
+        low, high, distance = keep.start, keep.stop, distance * 2
+    for keep, give, other in reversed(way):
+        comm.Sendrecv(numbers[keep], other, 1, numbers[give], other, 1)
+
+
+def _threads(machine: Any) -> int:
+    """Return the cores that each rank of a machine has: those that all may run on, divided by the ranks."""
+    own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    every: set[int] = set().union(*machine.allgather(own))
+    ranks: int = machine.size
+    return max(1, min(len(own), len(every) // ranks))
