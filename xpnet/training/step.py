@@ -180,7 +180,7 @@ class Step(Judging, Gathering, Sharing):
         loss = self.loss if weights else self.backend.native(self.loss)
         value, dprediction = loss(prediction, target, **how)
         values = [value, *(metric(prediction, target, **how) for metric in self.measured.values())]
-        total = [self.backend.xp.sum(one) for one in weights]
+        total = [self.backend.xp.sum(weights[0])] if weights else []
         if whole is not None:
             counted = total[0] if total else index.shape[0] / whole
             dprediction, values = dprediction * counted, [value * counted for value in values]
