@@ -155,6 +155,13 @@ class Backend:
         """Return the context of work on this backend: its device the current one, its errors said in a line."""
         return NOTHING
 
+    def use_threads(self, most: int) -> None:
+        """Let products take no more threads of the processor than that, from now on, where a library has a say."""
+
+    def one_thread(self) -> AbstractContextManager[Any]:
+        """Return the context of products on one thread, whose last bits then depend on no number of cores."""
+        return NOTHING
+
     def select(self) -> Callable[[], Any]:
         """Make the device the one that this thread's own operations are done on, where a library has such a thing.
 

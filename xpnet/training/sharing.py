@@ -1,6 +1,7 @@
 """A minibatch that is computed in parts: the shares of ranks, shards, and as much as goes through memory at once."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from operator import iadd
 from typing import Any
@@ -60,6 +61,10 @@ class Sharing:
         return [*(each(lambda one: one / counted, one) for one in sums), total]
 
     # Ranks and shards
+
+    def steadily(self) -> AbstractContextManager[Any]:
+        """Return the context of work whose bits are to be the same however many cores a rank has: that of shards."""
+        return nullcontext() if self.shards is None else self.backend.one_thread()
 
     def shared(self, carry: Any, fixed: Any, x: Any) -> tuple[Any, tuple[Array, ...]]:
         """Do one step of which each rank computes its rows: what they come to is added up over all ranks."""
