@@ -76,6 +76,8 @@ class Backend:
     """Whether a compiled step carries θ as one vector (else as the tuple of its windows)."""
     precision = "float32"
     """In which float32 matrices are multiplied."""
+    eager = True
+    """Whether functions run as they are called, so that the host may have a part in them."""
     fuses = False
     """Whether linear layers in a row are better handed to `dense` than computed layer by layer."""
 

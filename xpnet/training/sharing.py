@@ -72,10 +72,14 @@ class Sharing:
         n = index.shape[0]
         parts = (self._of_rows(theta, buffers, fixed, index, key, low, high) for low, high in self.bounds(n))
         found = tree(parts, added)
-        if self.world.size > 1:
-            home, put = self.backend.asnumpy, self.backend.asarray
-            found = [put(one) for one in self.world.add([home(one) for one in found])]
+        found = found if self.total is None else self.total(found)
         return self.settled(carry, row, found)  # type: ignore[no-any-return]
+
+    @cached_property
+    def total(self) -> Callable[[list[Array]], list[Array]] | None:
+        """The sums of arrays over all ranks, by way of the host; None of a single one."""
+        home, put, add = self.backend.asnumpy, self.backend.asarray, self.world.add
+        return None if self.world.size == 1 else lambda arrays: [put(one) for one in add([home(one) for one in arrays])]
 
     def bounds(self, n: int) -> list[tuple[int, int]]:
         """Return where the parts of n samples that are this rank's begin and end."""

@@ -177,7 +177,8 @@ class Step(Judging, Gathering, Sharing):
         their share of its samples, or their weight.
         """
         batch, target, *weights = self.batch(fixed, index)
-        prediction, backward = self.net(theta, batch, True, key=key, buffers=buffers, backend=self.backend, row=first)
+        how: dict[str, Any] = {"buffers": buffers, "backend": self.backend, "row": first, "total": self.total}
+        prediction, backward = self.net(theta, batch, True, key=key, **how)
         how = {"weights": weights[0]} if weights else {}
         loss = self.loss if weights else self.backend.native(self.loss)
         value, dprediction = loss(prediction, target, **how)
