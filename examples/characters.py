@@ -102,7 +102,10 @@ class Sample(xn.Callback):
         self.args = args
 
     def on_epoch_end(self, model: xn.Model, history: xn.History) -> None:
-        print(f"epoch {model.epoch}, {history['val_bits'][-1]:.3f} bits: {write(model, self.args, 100)!r}", flush=True)
+        if model.world.rank == 0:
+            print(
+                f"epoch {model.epoch}, {history['val_bits'][-1]:.3f} bits: {write(model, self.args, 100)!r}", flush=True
+            )
 
 
 def write(model: xn.Model, args: argparse.Namespace, count: int) -> str:
@@ -112,45 +115,48 @@ def write(model: xn.Model, args: argparse.Namespace, count: int) -> str:
     return "".join(VOCABULARY[k] for k in written)
 
 
-def new_model(args: argparse.Namespace, backend: xn.Backend, samples: int) -> xn.Model:
+def new_model(args: argparse.Namespace, samples: int) -> xn.Model:
     """Return an untrained model; its learning rate rises and falls once over all the steps."""
     schedule = xn.one_cycle(args.lr, rise=0.1, steps=args.epochs * -(-samples // args.batch_size))
     settings = {"momentum": 0.9} if args.optimizer == "momentum" else {}
     settings |= {"weight_decay": 0.01} if args.optimizer == "adamw" else {}
     optimizer = mnist.OPTIMIZERS[args.optimizer](schedule, clip_norm=1.0, **settings)
-    return xn.Model(NETS[args.net](args), xn.cross_entropy, optimizer, seed=args.seed, backend=backend, metrics=[bits])
+    where = {"backend": args.backend, "world": args.world}
+    return xn.Model(NETS[args.net](args), xn.cross_entropy, optimizer, seed=args.seed, metrics=[bits], **where)
 
 
-def train(args: argparse.Namespace, backend: xn.Backend) -> None:
+def train(args: argparse.Namespace) -> None:
     """Train, or go on from a checkpoint; write, report, save."""
     text = encode(args.text.read_text(encoding="utf-8", errors="replace") if args.text else "".join(topics.values()))
     cut = len(text) * 9 // 10
     x, y = windows(text[:cut], args.length)
-    model = xn.load(args.resume, backend, custom=[bits]) if args.resume else new_model(args, backend, len(x))
-    print(model.net.summary((None, args.length)))
+    model = xn.load(args.resume, args.backend, [bits], args.world) if args.resume else new_model(args, len(x))
+    mnist.introduce(model, (None, args.length))
     begun = time.perf_counter()
     how: dict[str, Any] = {"checkpoint": args.checkpoint or args.resume, "every": args.every}
     how |= {"validation": windows(text[cut:], args.length), "callbacks": [Sample(args)]}
     history = model.resume(x, y, **how) if args.resume else model.fit(x, y, args.epochs, args.batch_size, **how)
-    backend.synchronize()
+    model.backend.synchronize()
     seconds = time.perf_counter() - begun
+    if model.world.rank:
+        return
     print(f"{history['val_bits'][-1]:.3f} bits a character after {model.epoch} epochs, {seconds:.1f} s\n")
     print(write(model, args, args.characters))
     if args.save:
         model.save(args.save)
     if args.json:
-        mnist.report(args, backend, history, {"test_bits": history["val_bits"][-1], "train_seconds": seconds})
+        mnist.report(args, model, history, {"test_bits": history["val_bits"][-1], "train_seconds": seconds})
 
 
 def program() -> None:
     args = arguments()
     args.lr = args.lr or PEAK_RATES[args.optimizer]
-    backend = xn.backend(args.backend)
-    print(f"{backend.name} on {backend.device}: {backend.reason}")
     if args.generate:
-        print(write(xn.load(args.generate, backend, custom=[bits]), args, args.characters))
+        model = xn.load(args.generate, args.backend, [bits])
+        print(f"{model.backend.name} on {model.backend.device}: {model.backend.reason}")
+        print(write(model, args, args.characters))
     else:
-        train(args, backend)
+        train(args)
 
 
 if __name__ == "__main__":

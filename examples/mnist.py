@@ -33,6 +33,7 @@ def common_arguments(description: str | None, epochs: int, optimizer: str) -> ar
     """Return a parser of what every network on MNIST can be told; `images.py` adds its own to it as well."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--backend", help="auto, numpy, cupy, torch, jax or strict, perhaps with a device: cupy:1")
+    parser.add_argument("--world", help="mpi: train on all processes that mpiexec started")
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default=optimizer)
     parser.add_argument(
         "--lr", type=above_zero, help="the highest learning rate of a one-cycle schedule (default: by optimizer)"
@@ -96,22 +97,24 @@ def network(layers: list[int], activation: str) -> xn.Sequential:
     return xn.Sequential(*net[:-1])
 
 
-def new_model(args: argparse.Namespace, net: xn.Layer, backend: xn.Backend, samples: int, **settings: Any) -> xn.Model:
+def new_model(args: argparse.Namespace, net: xn.Layer, samples: int, **settings: Any) -> xn.Model:
     """Return an untrained model; its learning rate rises and falls once over all the steps."""
     schedule = xn.one_cycle(args.lr, steps=args.epochs * -(-samples // args.batch_size))
     settings |= {"momentum": 0.9} if args.optimizer == "momentum" else {}
     optimizer = OPTIMIZERS[args.optimizer](schedule, **settings)
-    return xn.Model(net, xn.cross_entropy, optimizer, seed=args.seed, backend=backend, metrics=["accuracy"])
+    where = {"backend": args.backend, "world": args.world}
+    return xn.Model(net, xn.cross_entropy, optimizer, seed=args.seed, metrics=["accuracy"], **where)
 
 
 def train(args: argparse.Namespace, net: xn.Layer, **settings: Any) -> None:
     """Train a network, or go on from a checkpoint, with these settings of its optimizer; report, save."""
     args.lr = args.lr or PEAK_RATES[args.optimizer]
-    backend = xn.backend(args.backend)
-    print(f"{backend.name} on {backend.device}: {backend.reason}")
     (images, labels), (test_images, test_labels) = xn.datasets.mnist()
-    model = xn.load(args.resume, backend) if args.resume else new_model(args, net, backend, len(images), **settings)
-    print(model.net.summary((None, 28, 28)))
+    if args.resume:
+        model = xn.load(args.resume, args.backend, world=args.world)
+    else:
+        model = new_model(args, net, len(images), **settings)
+    introduce(model, (None, 28, 28))
 
     begun = time.perf_counter()
     how = {"validation": (test_images, test_labels), "checkpoint": args.checkpoint or args.resume, "every": args.every}
@@ -119,22 +122,35 @@ def train(args: argparse.Namespace, net: xn.Layer, **settings: Any) -> None:
         history = model.resume(images, labels, **how)
     else:
         history = model.fit(images, labels, args.epochs, args.batch_size, **how)
-    backend.synchronize()
+    model.backend.synchronize()
     train_seconds = time.perf_counter() - begun
     test = model.evaluate(test_images, test_labels)
+    if model.world.rank:
+        return
     print(f"test accuracy {100 * test['accuracy']:.2f} % after {model.epoch} epochs, {train_seconds:.1f} s")
 
     if args.save:
         model.save(args.save)
     if args.json:
-        report(args, backend, history, {"test_accuracy": test["accuracy"], "train_seconds": train_seconds})
+        report(args, model, history, {"test_accuracy": test["accuracy"], "train_seconds": train_seconds})
 
 
-def report(args: argparse.Namespace, backend: xn.Backend, history: xn.History, found: dict[str, float]) -> None:
+def introduce(model: xn.Model, shape: tuple[int | None, ...]) -> None:
+    """Say what trains, and where; of several processes the first does."""
+    backend, world = model.backend, model.world
+    if world.rank == 0:
+        ranks = f", {world.size} processes" if world.size > 1 else ""
+        print(f"{backend.name} on {backend.device}: {backend.reason}{ranks}")
+        print(model.net.summary(shape))
+
+
+def report(args: argparse.Namespace, model: xn.Model, history: xn.History, found: dict[str, float]) -> None:
     """Write settings, versions, history and results as JSON."""
+    backend = model.backend
     result = {
         "backend": backend.name,
         "device": str(backend.device),
+        "processes": model.world.size,
         "versions": {"python": platform.python_version(), "xpnet": xn.__version__, backend.name: backend.version},
         "settings": vars(args),
         "history": history,

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -19,8 +20,12 @@ def test_doctor_prints_every_backend(capsys, monkeypatch):
     lines = out.splitlines()
     assert lines[0].startswith(f"xpnet {version('xpnet')}, Python {sys.version.split()[0]}, ")
     rows = {line.split()[0]: line for line in lines[2:-2] if not line.startswith(" ")}
-    assert list(rows) == ["numpy", "cupy", "torch", "jax", "strict"]
-    usable = xn.available_backends()
+    assert list(rows) == ["numpy", "cupy", "torch", "jax", "strict", "mpi"]
+    usable, mpi = xn.available_backends(), rows.pop("mpi")
+    if mpi.split()[2] == "usable":
+        assert re.fullmatch(r"mpi     \S+ +usable      .+, 1 rank, \d+ threads? each, (memory is|no) shared.*", mpi)
+    else:
+        assert "pip install" in mpi.partition("not usable")[2]
     for name, row in rows.items():
         assert ("not usable" in row) == (name not in usable)
         if name in usable:

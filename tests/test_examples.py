@@ -37,12 +37,14 @@ def test_mnist_trains_saves_and_reports(tmp_path):
     assert done.stdout.startswith("numpy on cpu: asked for by name\n")
     result = json.loads((tmp_path / "result.json").read_text())
     assert list(result) == [
-        "backend", "device", "versions", "settings", "history", "test_accuracy", "train_seconds", "total_seconds",
+        "backend", "device", "processes", "versions", "settings", "history",
+        "test_accuracy", "train_seconds", "total_seconds",
     ]  # fmt: skip
     assert (result["backend"], result["device"]) == ("numpy", "cpu")
     assert result["versions"]["numpy"] == np.__version__
     assert result["settings"] == {
         "backend": "numpy",
+        "world": None,
         "layers": [784, 32, 10],
         "activation": "relu",
         "optimizer": "adam",

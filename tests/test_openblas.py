@@ -16,9 +16,9 @@ wheel = pytest.mark.skipif(openblas.library() is None, reason="NumPy here has an
 
 @pytest.fixture(autouse=True)
 def pools_as_found():
-    openblas._pools.cache_clear()
+    openblas.pools.cache_clear()
     yield
-    openblas._pools.cache_clear()
+    openblas.pools.cache_clear()
 
 
 @wheel
@@ -48,7 +48,7 @@ def test_without_the_wheels_library_threadpoolctl_does_it(monkeypatch):
 def test_without_either_the_products_run_as_they_are(monkeypatch):
     monkeypatch.setattr(openblas, "library", lambda: None)
     monkeypatch.setitem(sys.modules, "threadpoolctl", None)
-    assert openblas._pools() == []
+    assert openblas.pools() == []
     with openblas.one_blas_thread():
         assert (np.ones((2, 2)) @ np.ones((2, 2))).tolist() == [[2.0, 2.0], [2.0, 2.0]]
 

@@ -48,12 +48,19 @@ def command(arguments: list[str] | None) -> int:
 
 def doctor() -> int:
     """Print every backend: usable or not, version, devices, and the remedy where it is not usable."""
+    from xpnet.world import mpi
+
+    ranks = mpi.examine()
+    if ranks.rank:  # the first of several speaks for all
+        return 0
     print(f"xpnet {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}\n")
     for report in examine():
         state = "usable" if report.problem is None else "not usable"
         print(f"{report.library:7} {report.version or '-':12} {state:11} {', '.join(report.devices) or report.problem}")
         for line in report.details:
             print(f"{'':8}{line}")
+    state = "usable" if ranks.problem is None else "not usable"
+    print(f"{'mpi':7} {ranks.version or '-':12} {state:11} {ranks.problem or ranks.line}")
     try:
         chosen = backend()
     except Exception as error:  # a broken library raises what it likes

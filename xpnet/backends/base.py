@@ -76,6 +76,8 @@ class Backend:
     """Whether a compiled step carries θ as one vector (else as the tuple of its windows)."""
     precision = "float32"
     """In which float32 matrices are multiplied."""
+    eager = True
+    """Whether functions run as they are called, so that the host may have a part in them."""
     fuses = False
     """Whether linear layers in a row are better handed to `dense` than computed layer by layer."""
 
@@ -153,6 +155,13 @@ class Backend:
 
     def working(self) -> AbstractContextManager[None]:
         """Return the context of work on this backend: its device the current one, its errors said in a line."""
+        return NOTHING
+
+    def use_threads(self, most: int) -> None:
+        """Let products take no more threads of the processor than that, from now on, where a library has a say."""
+
+    def one_thread(self) -> AbstractContextManager[Any]:
+        """Return the context of products on one thread, whose last bits then depend on no number of cores."""
         return NOTHING
 
     def select(self) -> Callable[[], Any]:

@@ -24,6 +24,7 @@ class JaxBackend(Backend):
     """JAX on any of its devices. A compiled step carries θ as windows: slices of one vector would be copied."""
 
     flat = False
+    eager = False
 
     def __init__(self, device: Any, reason: str = "asked for by name") -> None:
         super().__init__("jax", xp, device, reason)

@@ -1,6 +1,7 @@
 """NumPy, on the CPU: always there."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import array_api_compat.numpy as xp
@@ -12,7 +13,7 @@ from xpnet.backends.fused import Fused, fuse, fused_available
 from xpnet.backends.host import calmly, host_bits
 from xpnet.backends.native import choose
 from xpnet.backends.native.numpy import FORMS
-from xpnet.backends.openblas import advice, kernels, one_blas_thread
+from xpnet.backends.openblas import advice, kernels, one_blas_thread, pools
 from xpnet.errors import BackendError
 
 BLOCK = 65536
@@ -48,6 +49,15 @@ class NumpyBackend(InPlaceBackend):
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """Return a @ b, in `out` if one is given."""
         return np.matmul(a, b, out=out)
+
+    def use_threads(self, most: int) -> None:
+        """Let OpenBLAS take no more threads than that."""
+        for pool in pools():
+            pool.put(min(pool.get(), most))
+
+    def one_thread(self) -> AbstractContextManager[Any]:
+        """Return the context of one thread: OpenBLAS cuts a product by their number, and with it the order of sums."""
+        return one_blas_thread()
 
     def compile(self, step: Step, work: Work | None = None) -> Run:
         """Run the steps one by one; small ones on one thread."""

@@ -16,13 +16,13 @@ from xpnet.backends.host import OneThread
 def one_blas_thread() -> Iterator[None]:
     """Do NumPy's products on one thread: in the OpenBLAS of NumPy's wheels, else by threadpoolctl if installed."""
     with ExitStack() as stack:
-        for one in _pools():
+        for one in pools():
             stack.enter_context(one())
         yield
 
 
 @cache
-def _pools() -> list[OneThread]:
+def pools() -> list[OneThread]:
     """Return the pools of threads that NumPy's products may run on."""
     if openblas := library():
         return [OneThread(openblas.scipy_openblas_get_num_threads64_, openblas.scipy_openblas_set_num_threads64_)]

@@ -1,6 +1,7 @@
 """PyTorch as an array library: its arrays and devices, none of its autograd."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cache, lru_cache
 from typing import Any
 
@@ -62,6 +63,14 @@ class TorchBackend(InPlaceBackend):
             return super().bits()
         own = {"threads": str(torch.get_num_threads()), "kernels": torch.backends.cpu.get_cpu_capability()}
         return NumpyBackend().bits() | own | super().bits()
+
+    def use_threads(self, most: int) -> None:
+        """Let PyTorch take no more threads than that."""
+        torch.set_num_threads(min(torch.get_num_threads(), most))
+
+    def one_thread(self) -> AbstractContextManager[Any]:
+        """Return the context of one thread."""
+        return _one_thread()()
 
     def native(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return PyTorch's own form of a function of the image layers, on the CPU."""

@@ -34,6 +34,10 @@ class Stream:
     """What layers keep, by path; a forward pass rebinds it."""
 
 
+Total: TypeAlias = Callable[[list[Array]], list[Array]]
+"""The sums of arrays over all processes that train together."""
+
+
 @dataclass(slots=True)
 class Context:
     """What a forward pass knows besides its arguments; `ctx.at(k)` is the same for child k."""
@@ -56,6 +60,8 @@ class Context:
     """Where x stands in a sequence that comes one position at a time, if it does: x is then (N, 1, …)."""
     row: int | Array = 0
     """Where the first sample of x stands in the minibatch, if x is only a part of it."""
+    total: Total | None = None
+    """The sums of arrays over all processes, if several train together."""
 
     @property
     def xp(self) -> Namespace:
@@ -88,7 +94,7 @@ class Context:
     def at(self, k: int) -> "Context":
         """Return the context of child k."""
         path = f"{self.path}.{k}" if self.path else str(k)
-        how = self.watch, path, self.mask, self.stream, self.row
+        how = self.watch, path, self.mask, self.stream, self.row, self.total
         return Context(self.backend, self.training, self.key, self.buffers, *how)
 
 
@@ -172,6 +178,7 @@ class Layer(ABC):
         watch: Callable[[str, Array], None] | None = None,
         backend: Backend | None = None,
         row: int | Array = 0,
+        total: Total | None = None,
     ) -> tuple[Array, Callable[[Array], Vector]]:
         """Return f(θ, x) and the pullback, `backward(dy) -> dθ`, which can be called once.
 
@@ -181,7 +188,7 @@ class Layer(ABC):
         one at each step; of a minibatch that is run in parts `row` tells where a part begins, so that dropout draws
         what it would for the whole. `buffers` is what the network carries, by path (`init_buffers`; of a model
         `model.buffers`): training puts new arrays into the dict, or forgets them if there is none; without training
-        BatchNorm cannot do without.
+        BatchNorm cannot do without. `total` gives sums over all processes that train together, if there are several.
 
         ShapeError or TypeError if θ or x does not fit; ValueError where dropout finds no key, or BatchNorm no buffers.
         """
@@ -194,7 +201,7 @@ class Layer(ABC):
             params = theta if several else split(backend.xp, theta, self.layout)
             params = params if ties is None else ties.given(params)
             carried = {} if buffers is None else buffers
-            y, pullback = self.forward(params, x, Context(backend, training, key, carried, watch, row=row))
+            y, pullback = self.forward(params, x, Context(backend, training, key, carried, watch, row=row, total=total))
         tape = [pullback]
 
         def backward(dy: Array) -> Vector:

@@ -10,10 +10,11 @@ from typing import Any
 
 from xpnet.arrays import Array, Namespace, device, sum_rows
 from xpnet.backends import Backend
-from xpnet.checks import integer, number, settle
+from xpnet.checks import flag, integer, number, settle
 from xpnet.errors import ShapeError
 from xpnet.layers.base import Context, Layer, Params, Pullback
 from xpnet.layers.convolution import displaced
+from xpnet.layers.synchronized import standardize_jointly
 from xpnet.parameters import Parameter, Shape, ones
 
 
@@ -28,19 +29,24 @@ class BatchNorm(Layer):
     carried, "running_mean" and "running_var": of a model `model.buffers`. For rows (N, C) and images (N, H, W, C)
     alike: PyTorch's BatchNorm1d and BatchNorm2d, with the same names and settings.
 
+    Of several processes each takes the statistics of its own rows, and what is carried moves towards their mean.
+    `synchronized`: statistics and gradients of all rows, PyTorch's SyncBatchNorm, at three more sums a step.
+
     ShapeError in training on a single number a channel, which has no variance.
     """
 
     n: int
     eps: float = 1e-5
     momentum: float = 0.1
+    synchronized: bool = False
 
     def __post_init__(self) -> None:
         momentum = number("BatchNorm", "momentum", self.momentum, least=0, most=1)
         settle(self, n=integer("BatchNorm", "n", self.n), eps=_eps(self), momentum=momentum)
+        settle(self, synchronized=flag("BatchNorm", "synchronized", self.synchronized))
 
     def __str__(self) -> str:
-        return f"BatchNorm({self.n})"
+        return f"BatchNorm({self.n}{', synchronized=True' if self.synchronized else ''})"
 
     def parameters(self) -> tuple[Parameter, ...]:
         """γ (C,), which starts at one, and β (C,), which starts at zero."""
@@ -59,11 +65,15 @@ class BatchNorm(Layer):
         (gamma, beta), count = params, prod(x.shape[:-1]) if ctx.training else 0
         if not ctx.training:
             return _by_carried(ctx.xp, x, gamma, beta, ctx.buffer("running_mean"), ctx.buffer("running_var"), self.eps)
-        if count < 2:
+        total = ctx.total if self.synchronized else None
+        if count < 2 and total is None:
             raise ShapeError(
                 f"needs at least 2 numbers a channel to train on, got {tuple(x.shape)}", str(self), ctx.path
             )
-        y, mean, variance, pullback = ctx.backend.native(standardize_rows)(ctx.xp, x, gamma, beta, self.eps)
+        if total is not None:
+            y, mean, variance, count, pullback = standardize_jointly(total, ctx.xp, x, gamma, beta, self.eps)
+        else:
+            y, mean, variance, pullback = ctx.backend.native(standardize_rows)(ctx.xp, x, gamma, beta, self.eps)
         ctx.carry("running_mean", mean, self.momentum)
         ctx.carry("running_var", variance * (count / (count - 1)), self.momentum)
         return y, lambda dy, need_dx=True, out=(None, None): pullback(dy, need_dx)

@@ -18,6 +18,7 @@ from xpnet.training import parts
 from xpnet.training.holder import Holder
 from xpnet.training.state import Run, State
 from xpnet.training.step import Step
+from xpnet.world import World
 
 
 class Assembly:
@@ -139,6 +140,11 @@ class Assembly:
     def backend(self) -> Backend:
         """The library and device."""
         return self.step.backend
+
+    @property
+    def world(self) -> World:
+        """The processes that train together: `world.rank` is this one's number, of `world.size`."""
+        return self.step.world
 
     @property
     def state(self) -> State:

@@ -64,7 +64,8 @@ def score(step: Step, state: State, source: Samples, batch_size: int | None = No
     """
     step, (world, size) = step.on(source), (step.world, batch_size or step.samples(source.like))
     of = step.shards or world.size
-    own = [_judged(step, state, source.chunks(size, (k, of))) for k in world.own(of)]
+    with step.steadily():
+        own = [_judged(step, state, source.chunks(size, (k, of))) for k in world.own(of)]
     every = [part for parts in world.gather([part.sums for part in own]) for part in parts]
     sums = tree(every, _added)
     names = ["loss", *step.means]

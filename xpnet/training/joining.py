@@ -8,7 +8,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
+from xpnet.arrays import shape_of
 from xpnet.data.source import Samples
+from xpnet.layers import BatchNorm
 from xpnet.training.state import Run, State
 from xpnet.training.step import Step
 
@@ -31,7 +33,11 @@ def jointly(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P
 
 
 def check(step: Step, state: State, run: Run, source: Samples, held: Samples | None) -> None:
-    """Raise DataError, on all ranks, where a part of the training is another on one of them."""
+    """Raise DataError, on all ranks, where a part of the training is another on one of them.
+
+    ValueError for statistics of all ranks where these do not go forward together.
+    """
+    _check_synchronized(step, run, source)
     home = step.backend.asnumpy
 
     def numbers(arrays: Any) -> str:
@@ -60,3 +66,17 @@ def check(step: Step, state: State, run: Run, source: Samples, held: Samples | N
             "the buffers": lambda: numbers(state.buffers.values()),
         }
     )
+
+
+def _check_synchronized(step: Step, run: Run, source: Samples) -> None:
+    """Raise ValueError unless all ranks run a layer's forward pass at the same time, and the host can add up within."""
+    if step.world.size == 1:
+        return
+    for path, layer, _ in step.net.walk(shape_of(source.like)):
+        if isinstance(layer, BatchNorm) and layer.synchronized:
+            if step.shards is not None or run.accumulate > 1:
+                reason = "a process computes the parts of shards= and accumulate= one after the other"
+                raise ValueError(f"{layer} at layer {path}: {reason}: leave them out, or synchronized")
+            if not step.backend.eager:
+                reason = f"{step.backend.name} compiles the forward pass, and cannot add up over processes within it"
+                raise ValueError(f"{layer} at layer {path}: {reason}: take numpy or torch, or leave synchronized out")

@@ -1,6 +1,7 @@
 """A minibatch that is computed in parts: the shares of ranks, shards, and as much as goes through memory at once."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from operator import iadd
 from typing import Any
@@ -61,16 +62,24 @@ class Sharing:
 
     # Ranks and shards
 
+    def steadily(self) -> AbstractContextManager[Any]:
+        """Return the context of work whose bits are to be the same however many cores a rank has: that of shards."""
+        return nullcontext() if self.shards is None else self.backend.one_thread()
+
     def shared(self, carry: Any, fixed: Any, x: Any) -> tuple[Any, tuple[Array, ...]]:
         """Do one step of which each rank computes its rows: what they come to is added up over all ranks."""
         (theta, _, buffers, _), (index, key, row) = carry, x
         n = index.shape[0]
         parts = (self._of_rows(theta, buffers, fixed, index, key, low, high) for low, high in self.bounds(n))
         found = tree(parts, added)
-        if self.world.size > 1:
-            home, put = self.backend.asnumpy, self.backend.asarray
-            found = [put(one) for one in self.world.add([home(one) for one in found])]
+        found = found if self.total is None else self.total(found)
         return self.settled(carry, row, found)  # type: ignore[no-any-return]
+
+    @cached_property
+    def total(self) -> Callable[[list[Array]], list[Array]] | None:
+        """The sums of arrays over all ranks, by way of the host; None of a single one."""
+        home, put, add = self.backend.asnumpy, self.backend.asarray, self.world.add
+        return None if self.world.size == 1 else lambda arrays: [put(one) for one in add([home(one) for one in arrays])]
 
     def bounds(self, n: int) -> list[tuple[int, int]]:
         """Return where the parts of n samples that are this rank's begin and end."""

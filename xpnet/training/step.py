@@ -74,6 +74,8 @@ class Step(Judging, Gathering, Sharing):
         settle(self, seed=seed(self.seed), dtype=precision("Model", self.dtype))
         if self.shards is not None:
             settle(self, shards=shards("Model", self.shards, self.world))
+        if self.world.threads is not None:
+            self.backend.use_threads(self.world.threads)
         self.optimizer.check(self.backend.xp.finfo(getattr(self.backend.xp, self.dtype)))
         check_patterns("frozen", self.frozen, self.net.layout)
         self.optimizer.check_patterns(self.net.layout)
@@ -175,7 +177,8 @@ class Step(Judging, Gathering, Sharing):
         their share of its samples, or their weight.
         """
         batch, target, *weights = self.batch(fixed, index)
-        prediction, backward = self.net(theta, batch, True, key=key, buffers=buffers, backend=self.backend, row=first)
+        how: dict[str, Any] = {"buffers": buffers, "backend": self.backend, "row": first, "total": self.total}
+        prediction, backward = self.net(theta, batch, True, key=key, **how)
         how = {"weights": weights[0]} if weights else {}
         loss = self.loss if weights else self.backend.native(self.loss)
         value, dprediction = loss(prediction, target, **how)
@@ -214,7 +217,7 @@ class Step(Judging, Gathering, Sharing):
         if not rows:
             return Outcome(state, np.zeros((0, 0)), np.zeros(0), [], problem)
         xs = (self.backend.asarray(block[: len(rows)]), keys[: len(rows)], rows)
-        with np.errstate(all="ignore"):  # what is not finite is found below
+        with self.steadily(), np.errstate(all="ignore"):  # what is not finite is found below
             carry, results = self.run(state[:4], fixed, xs)
         columns = [self.backend.asnumpy(result) for result in results]  # (K,) or, of a metric, (K, …)
         values = np.vstack([column.reshape(len(column), -1).T for column in columns]).astype(np.float64)

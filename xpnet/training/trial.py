@@ -78,7 +78,8 @@ def check_batches(net: Layer, x: Array, samples: int, batch_size: int, parts: in
     """
     for n in {min(batch_size, samples), samples % batch_size} - {0}:
         for path, layer, shape in net.walk(with_batch(x, max(1, n // parts))):
-            if isinstance(layer, BatchNorm) and prod(shape[:-1]) < 2:
+            joint = isinstance(layer, BatchNorm) and layer.synchronized and parts > 1
+            if isinstance(layer, BatchNorm) and (n < parts if joint else prod(shape[:-1]) < 2):
                 which = f"the last of {samples} in batches of {batch_size}" if n < batch_size else f"a batch of {n}"
                 which += f" in {parts} parts" if parts > 1 else ""
                 raise DataError(f"{layer} at layer {path} cannot train on one sample, {which}: change batch_size")

@@ -69,4 +69,4 @@ def _warn_of_others() -> None:
     first = all(os.environ.get(name, "0") == "0" for name in RANKS)
     if size > 1 and first:
         text = f'{size} processes were started, and each trains alone: pass world="mpi", or set XPNET_WORLD=mpi'
-        warnings.warn(text + ' (world="alone" for what is meant so)', DataWarning, stacklevel=4)
+        warnings.warn(text + '; world="alone" says that it is meant so', DataWarning, stacklevel=4)

@@ -3,8 +3,9 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -119,6 +120,48 @@ class MPIWorld(World):
     def together(self, what: str) -> AbstractContextManager[Any]:
         """Return the context of what all ranks do: an error that not all of them meet ends them all."""
         return self.meeting.together(what)
+
+
+class Report(NamedTuple):
+    """What is known of MPI here."""
+
+    version: str | None
+    """Of mpi4py, if it is installed."""
+    rank: int = 0
+    problem: str | None = None
+    line: str = ""
+
+
+def examine() -> Report:
+    """Try MPI: which library answers, how many ranks, threads of each, and whether they share memory. All ranks do."""
+    try:
+        mpi = library()
+    except BackendError as error:
+        return Report(library_version(), problem=str(error))
+    node = mpi.COMM_WORLD.Split_type(mpi.COMM_TYPE_SHARED)
+    name = " ".join(mpi.Get_library_version().partition("\n")[0].replace("Version:", "").split())[:60]
+    threads = _threads(node)
+    counts = f"{mpi.COMM_WORLD.size} rank{'s' * (mpi.COMM_WORLD.size > 1)}, {threads} thread{'s' * (threads > 1)} each"
+    shared = "memory is shared" if _shares(mpi, node) else "no shared memory"
+    return Report(library_version(), mpi.COMM_WORLD.rank, None, f"{name}, {counts}, {shared}")
+
+
+def library_version() -> str | None:
+    """Return the version of mpi4py, None if it is not installed."""
+    try:
+        return version("mpi4py")
+    except PackageNotFoundError:
+        return None
+
+
+def _shares(mpi: Any, node: Any) -> bool:
+    """Whether the ranks of a node read what the others write."""
+    windows = Windows(node, node.Barrier, None)
+    try:
+        total = windows.add([np.full(3, 1.0 + node.rank)], np.dtype("float64"))
+    except mpi.Exception:
+        return False
+    return bool((total == node.size * (node.size + 1) / 2).all())
 
 
 def halving(comm: Any, numbers: np.ndarray) -> None:

@@ -65,6 +65,7 @@ class Windows:
 
         self.meet()
         if self._window is not None:
+            self._window.Unlock_all()
             self._window.Free()
         self.bytes = -(-size // 64) * 64  # whole lines of the cache, so that views of any type begin at one
         room = self.bytes + -(-self.bytes // self.node.size // 64) * 64 + 64
