@@ -88,6 +88,14 @@ def trust() -> str:
     return inner(page(json.loads((ROOT / "benchmarks" / "trust.json").read_text(encoding="utf-8"))))
 
 
+def ranks() -> str:
+    """Return what the model of cost expects of many ranks."""
+    from benchmarks.scaling import paper
+
+    report = json.loads((ROOT / "benchmarks" / "world.json").read_text(encoding="utf-8"))
+    return "\n".join(paper(report["works"], report["reduction"]))
+
+
 def inner(markdown: str) -> str:
     """Return a report as part of a page, its headings one level further in."""
     return re.sub(r"(?m)^#", "##", markdown)
@@ -126,7 +134,7 @@ def selfchecks() -> list[dict[str, Any]]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in SELFCHECKS]
 
 
-TABLES = {function.__name__: function for function in (benchmarks, parity, trust, verified, checks)}
+TABLES = {function.__name__: function for function in (benchmarks, parity, trust, ranks, verified, checks)}
 
 
 def on_files(files: Any, config: Any) -> Any:
