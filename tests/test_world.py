@@ -128,7 +128,7 @@ def test_bad_input_is_refused_on_all_ranks_alike_and_training_can_go_on(results,
     said = {name: texts[0] for name, texts in found["said"].items()}
     for name, text in REFUSED.items():
         assert said.pop(name).startswith(text.format(n=ranks, half=ranks // 2))
-    assert "first non-finite value in the output of layer 0" in said.pop("not finite")
+    assert "first non-finite value in the output of layer" in said.pop("not finite")
     assert said.pop("small batches") == "nothing"
     one = "DataError: BatchNorm(16) at layer 1 cannot train on one sample, a batch of 6 in 4 parts: change batch_size"
     assert said == {"one sample": one if ranks == 4 else "nothing"}
