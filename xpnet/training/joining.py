@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -10,6 +11,7 @@ import numpy as np
 
 from xpnet.arrays import shape_of
 from xpnet.data.source import Samples
+from xpnet.errors import DataWarning
 from xpnet.layers import BatchNorm
 from xpnet.training.state import Run, State
 from xpnet.training.step import Step
@@ -38,6 +40,10 @@ def check(step: Step, state: State, run: Run, source: Samples, held: Samples | N
     ValueError for statistics of all ranks where these do not go forward together.
     """
     _check_synchronized(step, run, source)
+    world, batch = step.world, run.batch_size * run.accumulate
+    if world.rank == 0 and batch < world.size:
+        text = f"batches of {batch} leave {world.size - batch} of {world.size} ranks without samples"
+        warnings.warn(f"{text}: take a larger batch_size", DataWarning, stacklevel=5)
     home = step.backend.asnumpy
 
     def numbers(arrays: Any) -> str:

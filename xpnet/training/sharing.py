@@ -130,8 +130,8 @@ class Sharing:
 
 
 def added(a: list[Any], b: list[Any]) -> list[Any]:
-    """Return the sums of what two parts came to, in the place of the first."""
-    return [each(iadd, one, other) for one, other in zip(a, b, strict=True)]
+    """Return the sums of what two parts came to, gradients in the place of the first."""
+    return [each(iadd, a[0], b[0]), *(one + other for one, other in zip(a[1:], b[1:], strict=True))]
 
 
 def shards(who: str, value: Any, world: World) -> int:

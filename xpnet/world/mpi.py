@@ -114,7 +114,7 @@ class MPIWorld(World):
         for rank, others in enumerate(every := self.gather(own)):
             for name, fact in others.items():
                 if fact != every[0][name]:
-                    shown = f": {every[0][name]} there, {fact} here" if len(fact) < 32 else ""
+                    shown = f", {every[0][name]} and {fact}" if len(fact) < 64 else ""
                     raise DataError(f"all ranks must train the same: {name} of rank 0 and of rank {rank} differ{shown}")
 
     def together(self, what: str) -> AbstractContextManager[Any]:
