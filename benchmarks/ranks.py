@@ -25,8 +25,10 @@ MESSAGES = (8, 1 << 10, 1 << 16, 1 << 20, 1 << 23)
 CALLS = 300
 PAUSE = 0.05
 """Seconds between turns, in which threads of the last one stop spinning."""
-GLANCE, LEAST = 0.5, 5
-"""Seconds for which other programs must rest before a cycle of turns; cycles that are done even if they never do."""
+GLANCE, PATIENCE, LEAST = 0.2, 2.0, 5
+"""Seconds for which other programs are to rest before a cycle of turns, and for which that is waited for; cycles that
+are done even if the time is over.
+"""
 BUCKETS = (1, 4, 25)
 """Megabytes of gradients that DistributedDataParallel sends at a time."""
 QUIET = 0.06
@@ -155,14 +157,14 @@ def asleep(comm: Any) -> None:
 
 
 def timed(comm: Any, contenders: dict[str, Contender], minutes: float, enough: int) -> dict[str, list[list[float]]]:
-    """Let contenders take turns, while other programs rest, until each had `enough` quiet ones, or the time is over.
+    """Let contenders take turns until each had `enough` quiet ones, or the time is over.
 
     Return of each turn the seconds of a step, the processor's, and of a core what other programs took.
     """
     found: dict[str, list[list[float]]] = {name: [] for name in contenders}
     end, names = time.monotonic() + 60 * minutes, list(contenders)
     for cycle in count():
-        rest(comm, end)
+        rest(comm)
         for name in names[cycle % len(names) :] + names[: cycle % len(names)]:
             figures = _turn(comm, contenders[name])
             if cycle:  # the first compiles
@@ -173,8 +175,9 @@ def timed(comm: Any, contenders: dict[str, Contender], minutes: float, enough: i
     return found
 
 
-def rest(comm: Any, end: float) -> None:
-    """Sleep until other programs rest, or the time is over."""
+def rest(comm: Any) -> None:
+    """Sleep until other programs rest, but not for long."""
+    end = time.monotonic() + PATIENCE
     while comm.rank == 0 and time.monotonic() < end:
         worked = busy()
         time.sleep(GLANCE)

@@ -54,8 +54,9 @@ def commands():
 
 
 def test_every_block_is_python_or_a_command():
-    """`py` is what the page of the pytest plugin has its reader save to files; test_plugin_page.py runs that. `bash` is a
-    script for a cluster.
+    """`py` is what the page of the pytest plugin has its reader save to files; test_plugin_page.py runs that.
+
+    `bash` is a script for a cluster.
     """
     languages = {language for text in TEXTS.values() for language, _ in FENCE.findall(text)}
     assert languages == {"python", "py", "sh", "bash"}
