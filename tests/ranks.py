@@ -217,8 +217,8 @@ def kept():
 
 
 CASES = (
-    exact, exact_source, exact_double, shares, shares_weighed, synchronized, own_rows, loader, nodes, stopped, called, refused,
-    copied, kept,
+    exact, exact_source, exact_double, shares, shares_weighed, synchronized, own_rows, loader, nodes, stopped, called,
+    refused, copied, kept,
 )  # fmt: skip
 
 if __name__ == "__main__":
