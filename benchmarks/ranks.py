@@ -260,8 +260,8 @@ def reduction(comm: Any, *_: Any) -> dict[str, Any]:
         report["sums"][n] = calls(comm, ways)
     report["messages"] = {n: calls(comm, {"": ping_pong(comm, n)})[""] for n in MESSAGES}
     one, other = np.zeros(SIZES[-1], np.float32), np.zeros(SIZES[-1], np.float32)
-    report["adding"] = calls(comm, {"": lambda: np.add(one, other, out=one)})[""]
-    return report
+    own = {"adding": lambda: np.add(one, other, out=one), "copying": lambda: np.concatenate([one])}
+    return report | calls(comm, own)
 
 
 def ping_pong(comm: Any, n: int) -> Turn:

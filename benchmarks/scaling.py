@@ -32,7 +32,7 @@ class Work(NamedTuple):
 
 
 class Own(NamedTuple):
-    """Seconds that a number takes a rank itself: to be added to another, and to be brought to the messages and back."""
+    """Seconds that a number takes a rank itself: to be added to another, and to be copied for the messages."""
 
     adding: float
     copying: float
@@ -42,7 +42,7 @@ def reducing(n: int, nodes: int, network: Network, own: Own) -> float:
     """Return the seconds that adding up n float32 over 2ᵏ ranks takes, each on a node: a barrier, recursive halving,
     and the way back.
 
-    3 log₂P α + (P − 1)/P · n (2 · 4β + γ) + n δ, where γ is a number's addition, and δ its copies.
+    3 log₂P α + (P − 1)/P · n (2 · 4β + γ) + n δ, where γ is a number's addition, and δ its copy.
     (Thakur, Rabenseifner & Gropp, "Optimization of collective communication operations in MPICH", 2005)
     """
     sent = n * (nodes - 1) / nodes
@@ -104,9 +104,7 @@ def paper(works: list[list[Any]], libraries: dict[str, Any]) -> list[str]:
     """Return the table of the model of cost, with what a rank does itself as measured under the first library."""
     found = next(iter(libraries.values()))
     n = max(map(int, found["sums"]))
-    least = {way: times[0] for way, times in found["sums"][str(n)].items()}
-    copying = least["messages"] - least["Sendrecv tree"] - least["meeting"]
-    own = Own(found["adding"][0] / 1e6 / n, max(0.0, copying) / 1e6 / n)
+    own = Own(*(found[way][0] / 1e6 / n for way in ("adding", "copying")))
     lines = [f"| net, its parameters | network | batch | {' | '.join(map(str, RANKS))} |"]
     lines += ["| --- | --- | --: |" + " --: |" * len(RANKS)]
     for work in (Work(*each) for each in works):

@@ -62,6 +62,14 @@ def test_every_block_is_python_or_a_command():
     assert languages == {"python", "py", "sh", "bash"}
 
 
+def test_a_script_can_be_read():
+    blocks = [block for text in TEXTS.values() for language, block in FENCE.findall(text) if language == "bash"]
+    assert blocks
+    for block in blocks:
+        done = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("page", [page for page, text in TEXTS.items() if "```python" in text], ids=name)
 def test_the_code_of_a_page_runs(page, tmp_path):
     skip_without(needs(page), name(page))
