@@ -54,7 +54,7 @@ def calmly(run: Run, threads: Callable[[], Any], work: Work | None = None) -> Ru
 
 @cache
 def keep_memory() -> None:
-    """Have the C library keep what arrays free, where it is glibc: its own thresholds, 64 MB at most, give a step's back.
+    """Have the C library keep what arrays free, where it is glibc, whose own thresholds, 64 MB at most, a step exceeds.
 
     mallopt(3): M_TRIM_THRESHOLD is −1, M_MMAP_THRESHOLD −3.
     """
