@@ -27,8 +27,8 @@ SMALL = 1e8
 
 KEPT = 1 << 30
 """Bytes of freed memory, at the heap's end, that stay with the process: a step's arrays are all freed together."""
-APART = 1 << 25
-"""Bytes from which an array has pages of its own, which go back to the system with it."""
+APART = 1 << 28, 1 << 25
+"""Bytes from which an array has pages of its own, which go back to the system with it: the first that glibc accepts."""
 
 
 def calmly(run: Run, threads: Callable[[], Any], work: Work | None = None) -> Run:
@@ -61,7 +61,7 @@ def keep_memory() -> None:
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(-1, KEPT)
-        libc.mallopt(-3, APART)
+        any(libc.mallopt(-3, size) for size in APART)
 
 
 def sweep(slots: tuple[Any, ...]) -> None:
