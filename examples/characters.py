@@ -98,14 +98,13 @@ def bits(scores: Any, labels: Any) -> Any:
 class Sample(xn.Callback):
     """Shows after each epoch what the network writes."""
 
+    on_every_rank = False
+
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
 
     def on_epoch_end(self, model: xn.Model, history: xn.History) -> None:
-        if model.world.rank == 0:
-            print(
-                f"epoch {model.epoch}, {history['val_bits'][-1]:.3f} bits: {write(model, self.args, 100)!r}", flush=True
-            )
+        print(f"epoch {model.epoch}, {history['val_bits'][-1]:.3f} bits: {write(model, self.args, 100)!r}", flush=True)
 
 
 def write(model: xn.Model, args: argparse.Namespace, count: int) -> str:

@@ -146,6 +146,22 @@ def stopped():
     return made.world.gather((len(history["loss"]), history.stopped))
 
 
+def called():
+    """What shows or writes is called on the first rank alone."""
+    calls = []
+
+    class Note(xn.Callback):
+        def on_epoch_end(self, trained, history):
+            calls.append(type(self).__name__)
+
+    class Show(Note):
+        on_every_rank = False
+
+    made = model()
+    made.fit(X, Y, callbacks=[Show(), Note()], progress=False)
+    return made.world.gather(calls)
+
+
 def refused():
     """Return what is said of bad input, on every rank."""
     said = {}
@@ -201,8 +217,8 @@ def kept():
 
 
 CASES = (
-    exact, exact_source, exact_double, shares, shares_weighed, synchronized, own_rows, loader, nodes, stopped, refused,
-    copied, kept,
+    exact, exact_source, exact_double, shares, shares_weighed, synchronized, own_rows, loader, nodes, stopped, called,
+    refused, copied, kept,
 )  # fmt: skip
 
 if __name__ == "__main__":

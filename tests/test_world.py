@@ -107,6 +107,12 @@ def test_all_stop_when_one_asks_for_it(results, ranks):
     assert results("numpy", ranks)["stopped"] == [[1, "Ask asked for it"]] * ranks
 
 
+@needs_mpi
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_what_shows_is_called_on_the_first_rank_alone(results, ranks):
+    assert results("numpy", ranks)["called"] == [["Show", "Note"], *[["Note"]] * (ranks - 1)]
+
+
 REFUSED = {
     "shards 6": "ValueError: Model: shards must be a power of two that {n} ranks divide, got 6: ",
     "shards": "ValueError: Model: shards must be a power of two that {n} ranks divide, got {half}: ",

@@ -122,7 +122,7 @@ class Model(Assembly):
 
         `accumulate` K makes one step of K batches, whose gradients are added up: the step of a batch K times as large,
         in the memory of one. Losses are weighed by samples, so one that leaves some out (`ignore_index`) is their mean.
-        BatchNorm and dropout see each of the K by itself.
+        BatchNorm sees each of the K by itself; so it is with what each of several processes computes, and each shard.
 
         DataError, ShapeError, TypeError for data that does not fit; NonFiniteError, naming step and layer, as soon as a
         loss, a gradient or a rate is not finite: θ is then what it was before that step, and `resume` begins there.

@@ -32,6 +32,7 @@ class Live(Callback):
     window is closed when training is over. Without a notebook or a screen nothing is shown.
     """
 
+    on_every_rank = False
     figure: Any = None
     _drawn = 0.0
 

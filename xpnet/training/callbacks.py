@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """Called by `fit` around the epochs; override what you need."""
+    """Called by `fit` around the epochs; override what you need.
+
+    Of several processes that train together each calls its own; with `on_every_rank = False`, for what shows or writes,
+    the first alone does.
+    """
+
+    on_every_rank = True
 
     def on_train_begin(self, model: "Model") -> None:
         """Before the first epoch, and before a resumed run goes on."""
@@ -49,6 +55,7 @@ class Callbacks:
             if not isinstance(callback, Callback):
                 hint = ", an instance: add ()" if isinstance(callback, type) else ", a subclass of xn.Callback"
                 raise TypeError(f"callbacks must hold callbacks{hint}, got {callback!r}")
+        self._all = [one for one in self._all if one.on_every_rank or model.world.rank == 0]
 
     def begin(self, run: Run) -> None:
         """Call all before the first epoch, and let them go on from where an interrupted run left them.
