@@ -250,6 +250,13 @@ class Backend:
 
         return run
 
+    def communicator(self, world: Any) -> Any:
+        """Return what adds up over a world's ranks on their devices, None if that is done by way of the host.
+
+        It has `add(arrays) -> sums` and `compile(step) -> run`. All ranks ask at the same time.
+        """
+        return None
+
     def one_by_one(self, step: Step, work: Work | None = None) -> Run:
         """Make K steps of one in which the host has a part: never one program, whatever the library compiles."""
         return self.compile(step, work)

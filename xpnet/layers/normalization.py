@@ -71,7 +71,7 @@ class BatchNorm(Layer):
                 f"needs at least 2 numbers a channel to train on, got {tuple(x.shape)}", str(self), ctx.path
             )
         if total is not None:
-            y, mean, variance, count, pullback = standardize_jointly(total, ctx.xp, x, gamma, beta, self.eps)
+            y, mean, variance, count, pullback = standardize_jointly(total, ctx.backend, x, gamma, beta, self.eps)
         else:
             y, mean, variance, pullback = ctx.backend.native(standardize_rows)(ctx.xp, x, gamma, beta, self.eps)
         ctx.carry("running_mean", mean, self.momentum)
