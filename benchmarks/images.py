@@ -19,7 +19,6 @@ if __name__ == "__main__":  # read when the libraries are loaded
     from benchmarks import machine
 
     os.environ.update(machine.threads(1))
-    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 import numpy as np
 
@@ -187,7 +186,7 @@ def layer(size: int, nin: int, nout: int, stride: int, groups: int) -> dict[str,
     import torch
 
     import xpnet as xn
-    from xpnet.layers.base import Context
+    from xpnet.layers.context import Context
 
     rng, backend = np.random.default_rng(0), xn.backend("numpy")
     conv = xn.Conv2d(nin, nout, 3, stride, 1, groups=groups, bias=False)

@@ -16,7 +16,6 @@ if __name__ == "__main__":  # read when the libraries are loaded
     from benchmarks import machine
 
     os.environ.update(machine.threads(1))
-    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 import numpy as np
 

@@ -10,6 +10,7 @@ import pytest
 import xpnet as xn
 from xpnet.arrays import shape_of
 from xpnet.layers import Context
+from xpnet.layers.activations import gelu
 from xpnet.testing import assert_close, check_layer, gradcheck
 
 V = 5
@@ -257,6 +258,23 @@ def test_recompute_takes_less_memory_where_a_step_is_compiled():
         found.append(np.asarray(program(theta, x)))
     np.testing.assert_allclose(*found, rtol=0, atol=1e-4 * np.max(np.abs(found[0])))
     assert sizes[1] < 0.7 * sizes[0], sizes
+
+
+def test_gelu_of_a_compiled_step_is_the_plain_one():
+    jax = pytest.importorskip("jax", reason="JAX is what compiles, and it is not installed")
+    backend, rng = xn.backend("jax:cpu"), np.random.default_rng(10)
+    x, dy = (backend.asarray(rng.normal(size=(64, 32)).astype("float32")) * 3.0 for _ in range(2))
+
+    def run(form):
+        def both(x, dy):
+            y, back = form(backend, x, False)
+            return y, back(dy)
+
+        return jax.jit(both)(x, dy)
+
+    assert backend.native(gelu) is not gelu
+    for own, plain in zip(run(backend.native(gelu)), run(gelu), strict=True):
+        np.testing.assert_allclose(own, plain, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.skip_backend("jax", reason="compiles each operation: it is compiled whole in the test above")

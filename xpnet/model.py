@@ -248,6 +248,7 @@ class Model(Assembly):
         batch_size = None if batch_size is None else door.count("batch_size", batch_size)
         feeding = Feeding(self.step)
         source = feeding.weighed(feeding.samples(x, y, sample_weight), class_weight)
+        self.step.world.check({"the data": source.digest})
         with self.holder as holder:
             return evaluation.score(self.step, holder.state, source, batch_size)
 

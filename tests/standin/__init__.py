@@ -2,6 +2,7 @@
 
 - memory, streams, runtime, driver: the driver and the runtime, in C++
 - product, refusal, lt, blas: cuBLASLt and cuBLAS
+- nccl: NCCL, which is not installed unless STANDIN_NCCL=1
 - block.h, cupy_device.h: CUDA C++ for the host's compiler
 - build, kernels: how they, and CuPy's kernels, are built
 - `PYTHONPATH=tests python -m standin -m xpnet doctor`: a program on the stand-in
@@ -52,6 +53,10 @@ def install() -> None:
     _choose(os.environ.get("STANDIN_ORDER", "lazy"), 0)
     for name in ("libcublasLt.so.13", "libcublas.so.13"):
         ctypes.CDLL(str(place / name))
+    if os.environ.get("STANDIN_NCCL"):
+        ctypes.CDLL(str(place / "libnccl.so.2"))
+    else:  # nor the real one, if it is installed
+        sys.modules["cupy_backends.cuda.libs.nccl"] = None  # type: ignore[assignment]
     sys.meta_path.insert(0, _Runtime())
     compiler = importlib.import_module("cupy.cuda.compiler")
     compiler._compile_using_nvrtc_no_warning = _compile

@@ -1,4 +1,4 @@
-"""Build the stand-in: a CUDA driver, cuBLAS and cuBLASLt on the CPU, and CuPy's one module that must see it.
+"""Build the stand-in: a CUDA driver, cuBLAS, cuBLASLt and NCCL on the CPU, and CuPy's one module that must see it.
 
 CuPy links CUDA's runtime statically into `cupy_backends.cuda.api.runtime`, so that module alone is built again, from
 CuPy's own sources, against the stand-in; driver and cuBLAS it finds by name. What is built lies under `build/stand-in`,
@@ -28,7 +28,10 @@ LIBRARIES = {
     "libcuda.so.1": ("memory.cpp", "streams.cpp", "runtime.cpp", "driver.cpp"),
     "libcublasLt.so.13": ("lt.cpp",),
     "libcublas.so.13": ("blas.cpp",),
+    "libnccl.so.2": ("nccl.cpp",),
 }
+REFUSED = {"cublas": 15, "cuda": 801, "nccl": 3}
+"""What a library's functions answer that the stand-in has not: not supported, or an internal error."""
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off")
 MODULE = "cupy_backends.cuda.api.runtime"
 CYTHONIZE = """
@@ -95,7 +98,8 @@ def build() -> Path:
             compile_runtime(sources(), place / "runtime.o")
         for part in parts:
             part.result()
-        wanted = {"libcuda.so.1": undefined(place / "runtime.o", "cuda"), "libcublas.so.13": wanted_of_blas()}
+        wanted = {"libcuda.so.1": undefined(place / "runtime.o", "cuda")}
+        wanted |= {f"lib{name}.so.{number}": wanted_of(name) for name, number in (("cublas", 13), ("nccl", 2))}
         for library in LIBRARIES:
             link(library, place, wanted.get(library, set()))
         words = ("-shared", str(place / "runtime.o"), str(place / "libcuda.so.1"), f"-Wl,-rpath,{place}")
@@ -117,20 +121,21 @@ def link(library: str, place: Path, wanted: Iterable[str]) -> None:
     named = [f"-Wl,-soname,{library}", *[f"-Wl,--version-script={exports}"] * library.startswith("libcublas.")]
     below = [str(place / name) for name in LIBRARIES][: list(LIBRARIES).index(library)]
     objects = [str(place / f"{name}.o") for name in LIBRARIES[library]]
-    gxx(*FLAGS, *named, "-o", str(place / library), *objects, str(absent), *below, "-ldl", "-lpthread")
+    gxx(*FLAGS, *named, "-o", str(place / library), *objects, str(absent), *below, "-ldl", "-lpthread", "-lrt")
 
 
 def refusing(name: str) -> str:
     """Return a function in C++ that gives way to a real one of its name."""
-    body = f'standin_misuse("{name} is not part of the stand-in"); return {15 if name.startswith("cublas") else 801};'
+    status = next(number for prefix, number in REFUSED.items() if name.startswith(prefix))
+    body = f'standin_misuse("{name} is not part of the stand-in"); return {status};'
     return f"EXPORTED __attribute__((weak)) int {name}() {{ {body} }}"
 
 
-def wanted_of_blas() -> set[str]:
-    """Return the functions of cuBLAS that CuPy's module is linked with."""
+def wanted_of(library: str) -> set[str]:
+    """Return the functions of a library that CuPy's module of its name is linked with."""
     spec = importlib.util.find_spec("cupy_backends")
     places = list(spec.submodule_search_locations or []) if spec else []
-    return undefined(next(Path(places[0]).glob("cuda/libs/cublas.*.so")), "cublas")
+    return undefined(next(Path(places[0]).glob(f"cuda/libs/{library}.*.so")), library)
 
 
 def undefined(binary: Path, prefix: str) -> set[str]:

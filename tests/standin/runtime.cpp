@@ -121,6 +121,11 @@ EXPORTED cudaError_t cudaRuntimeGetVersion(int* version) {
   return cudaSuccess;
 }
 
+EXPORTED cudaError_t cudaDeviceGetPCIBusId(char* text, int size, int device) {
+  std::snprintf(text, size, "0000:%02x:00.0", device);
+  return cudaSuccess;
+}
+
 EXPORTED cudaError_t cudaGetDeviceCount(int* count) {
   *count = memory::devices();
   return said(*count ? 0 : cudaErrorNoDevice);

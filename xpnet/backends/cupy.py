@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from functools import cached_property, lru_cache
 from importlib import import_module
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 try:
     import array_api_compat.cupy as xp
@@ -20,8 +20,8 @@ except ImportError:
 import numpy as np
 
 from xpnet.arrays import Array, Namespace
-from xpnet.backends.base import Apply, Gate, InPlaceBackend, Numbers, Rule, Run, Step, Vectors, Work
-from xpnet.backends.cuda import cublaslt, detect
+from xpnet.backends.base import Apply, Gate, Numbers, Rule, Run, Step, Vectors, Work
+from xpnet.backends.cuda import cublaslt, detect, nccl
 from xpnet.backends.cuda.dense import FusedDense
 from xpnet.backends.cuda.graph import Room, Steps
 from xpnet.backends.cuda.images import Images
@@ -29,7 +29,11 @@ from xpnet.backends.cuda.kernels import Kernels, lasting
 from xpnet.backends.cuda.products import Products
 from xpnet.backends.cuda.sequences import Sequences
 from xpnet.backends.cuda.symbols import TraceError
+from xpnet.backends.in_place import InPlaceBackend
 from xpnet.errors import BackendError
+
+if TYPE_CHECKING:
+    from xpnet.world import World
 
 NATIVE = {
     "xpnet.arrays.sum_rows": "images.sum_rows",
@@ -75,6 +79,7 @@ class CupyBackend(InPlaceBackend):
         """Kept here: the collector, taking a graph, would otherwise end stream and pool before the graph is done."""
         self.idle: list[Room] = []
         """Those that no graph needs now."""
+        self._communicators: dict[World, nccl.Communicator | None] = {}
 
     @property
     def spec(self) -> str:
@@ -230,6 +235,13 @@ class CupyBackend(InPlaceBackend):
         """Run the steps one by one: no graph can wait for the host."""
         return super().compile(step)
 
+    def communicator(self, world: "World") -> nccl.Communicator | None:
+        """Return what adds up on the GPUs of all ranks; None, with a warning, if they go by way of the host."""
+        if world not in self._communicators:
+            with self.working():
+                self._communicators[world] = nccl.connect(self, world)
+        return self._communicators[world]
+
     @contextmanager
     def working(self) -> Iterator[None]:
         """The GPU current; of an allocation that failed, how much was asked, how much is free, and what to lower."""
@@ -248,13 +260,17 @@ class CupyBackend(InPlaceBackend):
 
 
 def connect(device: str) -> CupyBackend:
-    """Return the backend for a GPU by its number, the first if none is named, after a trial."""
+    """Return the backend for a GPU by its number, after a trial.
+
+    If none is named it is the first; of processes that mpiexec or srun started on a machine, each takes the next one.
+    """
     names = devices()
-    if device and device not in names:
+    device = device or names[detect.local_rank() % len(names)]
+    if device not in names:
         raise BackendError(f'CuPy has no device "{device}" here: choose one of {names}')
     detect.check_libraries(cupy, import_module("cupy_backends.cuda.libs"))
-    detect.check_device(cupy, int(device or 0))
-    return CupyBackend(cupy.cuda.Device(int(device or 0)))
+    detect.check_device(cupy, int(device))
+    return CupyBackend(cupy.cuda.Device(int(device)))
 
 
 def of(array: Array) -> CupyBackend:
@@ -273,5 +289,7 @@ def devices() -> Sequence[str]:
 
 
 def details() -> Sequence[str]:
-    """Return a line about each GPU: name, compute capability, driver, memory."""
-    return [detect.describe_device(cupy, int(number)) for number in devices()]
+    """Return a line about each GPU: name, compute capability, driver, memory; of several, what adds up over them."""
+    numbers = devices()
+    lines = [detect.describe_device(cupy, int(number)) for number in numbers]
+    return [*lines, nccl.describe(cupy)] if len(numbers) > 1 else lines

@@ -25,8 +25,10 @@ SMALL = 1e8
 """Floating-point operations of a step's forward pass, two for each multiply-add, below which one thread is better."""
 
 
-KEPT = 31 << 20
-"""Bytes of an array up to which freed memory is kept for the next one; glibc's own limit is just above."""
+KEPT = 1 << 30
+"""Bytes of freed memory, at the heap's end, that stay with the process: a step's arrays are all freed together."""
+APART = 1 << 28, 1 << 25
+"""Bytes from which an array has pages of its own, which go back to the system with it: the first that glibc accepts."""
 
 
 def calmly(run: Run, threads: Callable[[], Any], work: Work | None = None) -> Run:
@@ -52,8 +54,14 @@ def calmly(run: Run, threads: Callable[[], Any], work: Work | None = None) -> Ru
 
 @cache
 def keep_memory() -> None:
-    """Have the C library keep what arrays free: glibc raises its thresholds to the largest array it has seen freed."""
-    np.empty(KEPT, dtype=np.uint8)  # no page of it is ever touched
+    """Have the C library keep what arrays free, where it is glibc, whose own thresholds, 64 MB at most, a step exceeds.
+
+    mallopt(3): M_TRIM_THRESHOLD is −1, M_MMAP_THRESHOLD −3.
+    """
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-1, KEPT)
+        any(libc.mallopt(-3, size) for size in APART)
 
 
 def sweep(slots: tuple[Any, ...]) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from xpnet.arrays import Array
 from xpnet.backends.base import Apply, Backend, Gate, Numbers, Rule, Run, Step, Vectors, Work, in_windows_too
+from xpnet.backends.host import keep_memory
 from xpnet.backends.native import choose
 from xpnet.errors import BackendError
 
@@ -99,6 +100,8 @@ class JaxBackend(Backend):
             return jax.lax.scan(lambda carry, x: step(carry, fixed, x), carry, xs)
 
         scan = jax.jit(steps, donate_argnums=0)
+        if self.device.platform == "cpu":
+            keep_memory()
 
         def run(carry: Any, fixed: Any, xs: tuple[Any, ...]) -> tuple[Any, tuple[Array, ...]]:
             dtype = jax.tree.leaves(carry)[0].dtype

@@ -8,8 +8,9 @@ from xpnet.arrays import Array, Namespace, cast
 from xpnet.backends import Backend
 from xpnet.checks import flag, integer, number, settle
 from xpnet.layers.activations import GELU
-from xpnet.layers.base import Context, Layer, Params, Pullback
+from xpnet.layers.base import Layer, Params, Pullback
 from xpnet.layers.compose import Residual, Sequential
+from xpnet.layers.context import Context
 from xpnet.layers.dropout import Dropout
 from xpnet.layers.embedding import waves
 from xpnet.layers.linear import Linear
@@ -137,8 +138,11 @@ class MultiHeadAttention(Layer):
             ctx.watch(f"{ctx.path}.{NAME}" if ctx.path else NAME, weights(ctx.backend, q, k, causal, mask))
         keep = self._keep((*q.shape[:3], k.shape[2]), x, ctx)
         heads, back = ctx.backend.native(attention)(ctx.backend, q, k, v, causal, mask, keep)
-        joined = xp.reshape(xp.permute_dims(heads, (0, 2, 1, 3)), x.shape)
-        y, gather = Linear(n, n).forward((weight, bias), joined, ctx)
+
+        def joined(heads: Array) -> Array:
+            return xp.reshape(xp.permute_dims(heads, (0, 2, 1, 3)), x.shape)
+
+        y, gather = Linear(n, n).forward((weight, bias), joined(heads), ctx)
 
         def backward(dy: Array, need_dx: bool = True, out: Params = (None,) * 4) -> tuple[Array | None, Params]:
             dheads, last = gather(dy, True, out[2:])
@@ -146,7 +150,7 @@ class MultiHeadAttention(Layer):
             dq, dk, dv = back(xp.permute_dims(parts, (0, 2, 1, 3)))
             if self.rotary:
                 dq, dk = rotate(xp, dq, -sine, cosine), rotate(xp, dk, -sine, cosine)
-            dqkv = xp.reshape(xp.permute_dims(xp.stack([dq, dk, dv]), (1, 3, 0, 2, 4)), qkv.shape)
+            dqkv = xp.concat([joined(dq), joined(dk), joined(dv)], axis=-1)
             dx, first = project(dqkv, need_dx, out[:2])
             return dx, (*first, *last)
 

@@ -12,7 +12,8 @@ from xpnet.arrays import Array, Namespace, device, sum_rows
 from xpnet.backends import Backend
 from xpnet.checks import flag, integer, number, settle
 from xpnet.errors import ShapeError
-from xpnet.layers.base import Context, Layer, Params, Pullback
+from xpnet.layers.base import Layer, Params, Pullback
+from xpnet.layers.context import Context
 from xpnet.layers.convolution import displaced
 from xpnet.layers.synchronized import standardize_jointly
 from xpnet.parameters import Parameter, Shape, ones
@@ -71,7 +72,7 @@ class BatchNorm(Layer):
                 f"needs at least 2 numbers a channel to train on, got {tuple(x.shape)}", str(self), ctx.path
             )
         if total is not None:
-            y, mean, variance, count, pullback = standardize_jointly(total, ctx.xp, x, gamma, beta, self.eps)
+            y, mean, variance, count, pullback = standardize_jointly(total, ctx.backend, x, gamma, beta, self.eps)
         else:
             y, mean, variance, pullback = ctx.backend.native(standardize_rows)(ctx.xp, x, gamma, beta, self.eps)
         ctx.carry("running_mean", mean, self.momentum)

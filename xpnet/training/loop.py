@@ -66,6 +66,8 @@ class Loop:
                     done = self._epoch(bar, interrupt)
                     bar.conclude(history.last)
                 asking = self.callbacks.epoch(history) if done else []
+                # a callback may have changed it, on one rank alone
+                self.world.check({"the optimizer": lambda: repr(holder.step.optimizer)})
                 if stops := [one for each in self.world.gather(asking) for one in each]:
                     history.stopped = history.stopped or f"{stops[0]} asked for it"
                     run.until = holder.state.epoch

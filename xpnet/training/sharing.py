@@ -77,9 +77,23 @@ class Sharing:
 
     @cached_property
     def total(self) -> Callable[[list[Array]], list[Array]] | None:
-        """The sums of arrays over all ranks, by way of the host; None of a single one."""
+        """The sums of arrays over all ranks, on the devices or by way of the host; None of a single one."""
         home, put, add = self.backend.asnumpy, self.backend.asarray, self.world.add
-        return None if self.world.size == 1 else lambda arrays: [put(one) for one in add([home(one) for one in arrays])]
+
+        def total(arrays: list[Array]) -> list[Array]:
+            if self.communicator is not None:
+                return self.communicator.add(arrays)  # type: ignore[no-any-return]
+            return [put(one) for one in add([home(one) for one in arrays])]
+
+        return None if self.world.size == 1 else total
+
+    @property
+    def communicator(self) -> Any:
+        """What adds up over all ranks on their devices; None by way of the host, as shards have it for their order.
+
+        All ranks ask at the same time.
+        """
+        return None if self.world.size == 1 or self.shards is not None else self.backend.communicator(self.world)
 
     def bounds(self, n: int) -> list[tuple[int, int]]:
         """Return where the parts of n samples that are this rank's begin and end."""

@@ -85,6 +85,8 @@ class Step(Judging, Gathering, Sharing):
         """K steps, compiled: `run(carry, fixed, xs) -> carry, results`."""
         if self.compiled:
             return self.compiled
+        if self.communicator is not None:
+            return self.communicator.compile(self.shared)  # type: ignore[no-any-return]
         shared = self.world.size > 1 or self.shards is not None
         compile = self.backend.one_by_one if shared else self.backend.compile
         return compile(self.shared if shared else self.one, lambda fixed: self.work(fixed[0]))

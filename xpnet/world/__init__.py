@@ -8,7 +8,9 @@
 """
 
 import os
+import sys
 import warnings
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -62,11 +64,36 @@ def _of(comm: Any) -> World:
     return MPIWorld(comm) if comm.size > 1 else World()
 
 
+def _launched() -> int:
+    """Return how many processes mpiexec started, as far as it says so."""
+    return max(int(os.environ.get(name) or 1) for name in LAUNCHED)
+
+
 @cache
 def _warn_of_others() -> None:
     """Say once, on the first of several processes, that each of them trains by itself."""
-    size = max((int(os.environ.get(name) or 1) for name in LAUNCHED), default=1)
     first = all(os.environ.get(name, "0") == "0" for name in RANKS)
-    if size > 1 and first:
+    if (size := _launched()) > 1 and first:
         text = f'{size} processes were started, and each trains alone: pass world="mpi", or set XPNET_WORLD=mpi'
         warnings.warn(text + '; world="alone" says that it is meant so', DataWarning, stacklevel=4)
+
+
+def _guard() -> None:
+    """Let an error before the first model end all ranks: others would wait for this one, where MPI starts."""
+    hook, process = sys.excepthook, os.getpid()
+
+    def uncaught(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        hook(kind, error, trace)
+        if os.getpid() == process and not _mpi.cache_info().currsize:
+            from xpnet.world.meeting import end
+            from xpnet.world.mpi import library
+
+            with suppress(BackendError):
+                end(library().COMM_WORLD, error)
+
+    sys.excepthook = uncaught
+
+
+if os.environ.get("XPNET_WORLD") == "mpi" and _launched() > 1 and "XPNET_WORLD_GUARDED" not in os.environ:
+    os.environ["XPNET_WORLD_GUARDED"] = "1"  # programs that this one starts are no ranks
+    _guard()

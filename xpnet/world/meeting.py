@@ -3,6 +3,8 @@
 Every operation of MPI on all ranks is preceded by a barrier that is asked again and again whether it is over; in
 between a rank reads the notes of others. So none waits for one that never comes, and MPI's own calls, in which nothing
 could be heard, find all ranks there.
+
+Barriers are counted, and a note says how many its rank came to: who hears it knows whether the present one can end.
 """
 
 import atexit
@@ -10,35 +12,55 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, NoReturn
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple, NoReturn, TypeVar
+
+from xpnet.errors import DataError
+
+T = TypeVar("T")
 
 PATIENCE = 10.0
-"""Seconds that an error waits for the same one on all other ranks."""
+"""Seconds that an error waits for the same one on all other ranks, which may be at work and hear nothing."""
 GRACE = 1.0
-"""Seconds for which a barrier may still turn out to be over after a rank was heard to have failed or left."""
+"""Seconds in which one rank says for all why they end, and in which ranks that wait say so."""
 GLANCE = 0.01
 """Seconds between looks at the notes of others."""
 SPIN, LONG = 200, 1.0
 """Times that a barrier is asked at once, before others are let at the processor; seconds until they come first."""
+TAG = 32767
+"""Of notes: the highest that every MPI has."""
 
 FAILED, SOUND, LEFT, WAITING = "failed", "sound", "left", "waiting"
 
 
+class Note(NamedTuple):
+    """What a rank tells others."""
+
+    calls: int
+    """The barriers that it came to."""
+    kind: str = ""
+    """Of an error."""
+    text: str = ""
+
+
 class Meeting:
-    """The ranks of a communicator, which meet, and tell each other what keeps them from it."""
+    """The ranks of a communicator, which meet, and tell each other what keeps them from it. All make it together."""
 
     def __init__(self, comm: Any, timeout: float) -> None:
-        self.comm, self.notes, self.timeout = comm, comm.Dup(), timeout
+        self.comm = self.notes = comm
+        self.timeout = timeout
         self.others = [rank for rank in range(comm.size) if rank != comm.rank]
-        self.heard: dict[tuple[str, int], dict[int, str]] = {}
-        """By kind and number the notes of each rank."""
+        self.heard: dict[tuple[str, int], dict[int, Note]] = {}
+        """By what they say, and its number, the notes of ranks."""
         self._sent: list[Any] = []
-        self._failures = self._calls = self._answered = 0
-        self._what = ["the end of the program"]
-        self._agreed: BaseException | None = None
+        self._failures = self._calls = self._asked = self._answered = 0
+        self._what = ["the making of a model"]
+        self._agreed: int | None = None
+        """Which error went up on all ranks."""
         self._hook = sys.excepthook
         sys.excepthook = self._uncaught
+        self.meet()
+        self.comm, self.notes = comm.Dup(), comm.Dup()
         atexit.register(self._leave)
 
     # Meeting
@@ -48,117 +70,162 @@ class Meeting:
         self._calls += 1
         request, asked = self.comm.Ibarrier(), 0
         start = look = time.monotonic()
-        heard = None
         while not request.Test():
             if (asked := asked + 1) < SPIN:
                 continue
             now = time.monotonic()
             time.sleep(0 if now - start < LONG else GLANCE / 10)
             if now - look > GLANCE:
-                look, absent = now, self._absent()
-                heard = heard or (now if absent else None)
-                if heard and now - heard > GRACE:
-                    self._without(absent, now - heard)
+                look = now
+                self._heed()
                 if now - start > self.timeout:
-                    self._end(self._missing())
+                    self._ask(request)
 
-    def _absent(self) -> dict[int, str]:
-        """Return which ranks cannot come, and why."""
+    def gather(self, value: T) -> list[T]:
+        """Return what each rank has, in their order. DataError, on all of them, if they do not do the same."""
+        self.meet()
+        came: list[tuple[str, T]] = self.comm.allgather((self._what[-1], value))
+        for rank, (what, _) in enumerate(came):
+            if what != came[0][0]:
+                raise DataError(f"all ranks must do the same: rank 0 is in {came[0][0]}, rank {rank} in {what}")
+        return [one for _, one in came]
+
+    def _heed(self) -> None:
+        """Answer those that cannot come, or wait as well; end all ranks where there is nothing to wait for."""
         self._listen()
-        left = self.heard.get((LEFT, 0), {})
-        failed = self.heard.get((FAILED, self._failures + 1), {})
-        ended = dict.fromkeys(left, f"ended its program while others wait for it in {self._what[-1]}")
-        return ended | {rank: f"failed: {text}" for rank, text in failed.items() if rank not in left}
-
-    def _without(self, absent: dict[int, str], waited: float) -> None:
-        """Let a rank that failed know that this one did not; end them all, unless it does."""
+        left = [rank for rank, note in self._of(LEFT, 0).items() if note.calls < self._calls]
+        if left:
+            text = f"{named(left)} ended its program while others wait for it in {self._what[-1]}"
+            self._end(text, min(rank for rank in range(self.comm.size) if rank not in left))
         number = self._failures + 1
-        failed = list(self.heard.get((FAILED, number), {}))
+        failed = [rank for rank, note in self._of(FAILED, number).items() if note.calls < self._calls]
         if failed and self._answered < number:
             self._answered = number
-            self._tell(SOUND, number, "", failed)
-        if not failed or waited > PATIENCE:
-            self._end("; ".join(f"rank {rank} {what}" for rank, what in absent.items()))
+            self._tell(SOUND, number, failed)
+        if self._of(WAITING, self._calls):
+            self._wait_aloud()
 
-    def _missing(self) -> str:
-        """Say which ranks did not come, by asking those who did to say so."""
-        self._tell(WAITING, self._calls, "", self.others)
+    def _wait_aloud(self) -> None:
+        """Tell others that this rank has come to where they wait."""
+        if self._asked < self._calls:
+            self._asked = self._calls
+            self._tell(WAITING, self._calls, self.others)
+
+    def _ask(self, request: Any) -> None:
+        """End all ranks, and name those that did not come: who did says so, when it is asked."""
+        self._wait_aloud()
         end = time.monotonic() + GRACE
         while time.monotonic() < end:
             self._listen()
             time.sleep(GLANCE)
-        absent = [rank for rank in self.others if rank not in self.heard.get((WAITING, self._calls), {})]
-        return (
-            f"rank {' and rank '.join(map(str, absent))} did not come to {self._what[-1]} within {self.timeout:g} s: "
-            "all ranks must call it alike; XPNET_WORLD_TIMEOUT sets the seconds"
-        )
+        came = [self.comm.rank, *self._of(WAITING, self._calls)]
+        absent = [rank for rank in self.others if rank not in came]
+        if absent and not request.Test():
+            self._end(
+                f"{named(absent)} kept others waiting in {self._what[-1]} for {self.timeout:g} s: all ranks must call "
+                "the same, and none may stall; XPNET_WORLD_TIMEOUT sets the seconds",
+                min(came),
+            )
 
     # Errors
 
     @contextmanager
     def together(self, what: str) -> Iterator[None]:
-        """The context of what all ranks do. An error that all of them meet alike goes up, any other ends them all."""
+        """The context of what all ranks do, and end together. An error of all of them goes up, any other ends them."""
         self._what.append(what)
         try:
             yield
+            self.gather(None)
         except BaseException as error:
-            text = "".join(traceback.format_exception_only(error)).strip()[:1000]
-            if not self._all_failed(text):
-                self._end("".join(traceback.format_exception(error)).rstrip(), f"in {what}")
-            self._agreed = error
+            if not self._all_failed(error):
+                say("".join(traceback.format_exception(error)).rstrip())
+                self._end(f"it failed in {what}: {line(error)}", self.comm.rank)
+            self._agreed = id(error)
             raise
         finally:
             self._what.pop()
 
-    def _all_failed(self, text: str) -> bool:
-        """Whether all other ranks say that they failed in the same way."""
+    def _all_failed(self, error: BaseException) -> bool:
+        """Whether all other ranks say that they failed in the same way, at the same place.
+
+        One that came to a barrier more is out of step: its next would be taken for that of others.
+        """
         self._failures += 1
-        number, end = self._failures, time.monotonic() + PATIENCE
-        self._tell(FAILED, number, text, self.others)
+        number, own, end = self._failures, Note(self._calls, type(error).__name__, line(error)), time.monotonic()
+        if not isinstance(error, KeyboardInterrupt):  # which may come from anywhere, and at no time on all
+            end += PATIENCE
+            self._tell(FAILED, number, self.others, own)
         while time.monotonic() < end:
             self._listen()
-            alike = self.heard.get((FAILED, number), {})
-            if len(alike) == len(self.others):
-                return set(alike.values()) <= {text}
-            if self.heard.get((SOUND, number)) or self.heard.get((LEFT, 0)):
+            failed = self._of(FAILED, number)
+            if len(failed) == len(self.others):
+                return all(note[:2] == own[:2] for note in failed.values())
+            if self._of(SOUND, number) or self._of(LEFT, 0).keys() - failed.keys():
                 return False
             time.sleep(GLANCE)
         return False
 
     # Notes
 
-    def _tell(self, kind: str, number: int, text: str, ranks: list[int]) -> None:
+    def _of(self, what: str, number: int) -> dict[int, Note]:
+        return self.heard.get((what, number), {})
+
+    def _tell(self, what: str, number: int, ranks: list[int], note: Note | None = None) -> None:
         self._sent = [request for request in self._sent if not request.Test()]
-        self._sent += [self.notes.isend((kind, number, text), dest=rank) for rank in ranks]
+        said = (what, number, note or Note(self._calls))
+        self._sent += [self.notes.isend(said, dest=rank, tag=TAG) for rank in ranks]
 
     def _listen(self) -> None:
         """Read what others have to say."""
         from mpi4py import MPI
 
         status = MPI.Status()
-        while self.notes.iprobe(status=status):
-            kind, number, text = self.notes.recv(source=status.source)
-            self.heard.setdefault((kind, number), {})[status.source] = text
+        while self.notes.iprobe(tag=TAG, status=status):
+            what, number, note = self.notes.recv(source=status.source, tag=TAG)
+            self.heard.setdefault((what, number), {})[status.source] = note
 
     # Ends
 
-    def _end(self, text: str, where: str = "") -> NoReturn:
-        """Say why, and end all ranks."""
-        say(f"xpnet: rank {self.comm.rank} ends all {self.comm.size} ranks{where and f', it failed {where}'}: {text}")
-        self.comm.Abort(1)
-        raise SystemExit(1)
+    def _end(self, text: str, speaker: int) -> NoReturn:
+        """End all ranks; one of those that know why says it."""
+        if self.comm.rank != speaker:
+            time.sleep(GRACE)
+        end(self.comm, text)
 
     def _uncaught(self, kind: type[BaseException], error: BaseException, trace: Any) -> None:
         """Say what nobody caught, and end all ranks: the others would wait for this one."""
-        if error is self._agreed and self.comm.rank:
+        if id(error) == self._agreed and self.comm.rank:
             time.sleep(GRACE)  # the first rank says it for all
         self._hook(kind, error, trace)
-        say(f"xpnet: rank {self.comm.rank} ends all {self.comm.size} ranks")
-        self.comm.Abort(1)
+        end(self.comm, error)
 
     def _leave(self) -> None:
         """Tell the others that this rank's program is over."""
-        self._tell(LEFT, 0, "", self.others)
+        from mpi4py import MPI
+
+        if not MPI.Is_finalized():
+            self._tell(LEFT, 0, self.others)
+
+
+def end(comm: Any, why: str | BaseException) -> NoReturn:
+    """Say why, and end all ranks."""
+    text = line(why) if isinstance(why, BaseException) else why
+    say(f"xpnet: rank {comm.rank} ends all {comm.size} ranks: {text}")
+    with suppress(AttributeError, OSError, ValueError):
+        sys.stdout.flush()  # or what the program printed is lost
+    comm.Abort(1)
+    raise SystemExit(1)
+
+
+def line(error: BaseException) -> str:
+    """Return an error's kind and the first line of its text."""
+    text = "".join(traceback.format_exception_only(error)).strip()
+    return (text.splitlines() or [type(error).__name__])[0][:1000]
+
+
+def named(ranks: list[int]) -> str:
+    """Return ranks as text."""
+    return "rank " + " and rank ".join(map(str, ranks))
 
 
 def say(text: str) -> None:

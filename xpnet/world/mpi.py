@@ -1,14 +1,18 @@
 """Ranks of MPI: `mpiexec -n 4 python train.py`."""
 
+import faulthandler
 import os
+import re
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from xpnet.checks import number
 from xpnet.errors import BackendError, DataError
 from xpnet.world.alone import World
 from xpnet.world.meeting import Meeting
@@ -19,12 +23,16 @@ T = TypeVar("T")
 TIMEOUT = 600.0
 """Seconds that ranks wait for each other, unless XPNET_WORLD_TIMEOUT says otherwise."""
 END = object()
+ADDRESS = re.compile(" at 0x[0-9a-fA-F]+")
+"""In the text of a function or an object: another one in every process."""
 
 
 def library() -> Any:
     """Return mpi4py's MPI; BackendError says what is missing and how to get it."""
+    seconds = timeout()
     try:
-        from mpi4py import MPI
+        with _limited(seconds):
+            from mpi4py import MPI
     except ImportError as error:
         if getattr(error, "name", None) in ("mpi4py", "mpi4py.MPI") and "libmpi" not in str(error):
             raise BackendError("MPI needs mpi4py, which is not installed: pip install 'xpnet[mpi]' mpich") from None
@@ -32,6 +40,29 @@ def library() -> Any:
     except RuntimeError as error:
         raise BackendError(_no_library(error)) from None
     return MPI
+
+
+@contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """End this process if MPI takes longer to start: it waits there for all ranks, and hears of none that ended."""
+    if "mpi4py.MPI" in sys.modules:  # it has started
+        yield
+        return
+    with suppress(AttributeError, OSError, RuntimeError, ValueError):  # where there is no stderr to write to
+        faulthandler.dump_traceback_later(seconds, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def timeout() -> float:
+    """Return the seconds that ranks wait for each other."""
+    text = os.environ.get("XPNET_WORLD_TIMEOUT") or TIMEOUT
+    try:
+        return number("world", "XPNET_WORLD_TIMEOUT", float(text), above=0.0)
+    except ValueError:
+        raise BackendError(f"XPNET_WORLD_TIMEOUT must be seconds, more than 0, got {text!r}") from None
 
 
 def _no_library(error: Exception) -> str:
@@ -47,9 +78,10 @@ class MPIWorld(World):
     """
 
     def __init__(self, comm: Any, nodes: int | None = None) -> None:
-        self.mpi, self.comm = (mpi := library()), comm.Dup()
-        self.rank, self.size = self.comm.rank, self.comm.size
-        self.meeting = Meeting(self.comm, float(os.environ.get("XPNET_WORLD_TIMEOUT") or TIMEOUT))
+        self.mpi = mpi = library()
+        self.rank, self.size = comm.rank, comm.size
+        self.meeting = Meeting(comm, timeout())
+        self.comm = self.meeting.comm
         machine = self.comm.Split_type(mpi.COMM_TYPE_SHARED, key=self.rank)
         self.threads = _threads(machine)
         os.environ.setdefault("PJRT_NPROC", str(self.threads))  # read by JAX when it starts
@@ -92,9 +124,7 @@ class MPIWorld(World):
 
     def gather(self, value: T) -> list[T]:
         """Return what each rank has, in their order."""
-        self.meeting.meet()
-        found: list[T] = self.comm.allgather(value)
-        return found
+        return self.meeting.gather(value)
 
     def alike(self, blocks: Iterator[T], form: Callable[[T], Any]) -> Iterator[T]:
         """Yield what each rank's iterator gives; DataError, on all of them, as soon as forms or numbers differ."""
@@ -110,7 +140,7 @@ class MPIWorld(World):
 
     def check(self, facts: dict[str, Callable[[], Any]]) -> None:
         """Raise DataError, on all ranks, for the first of the facts that differs between them."""
-        own = {name: str(fact()) for name, fact in facts.items()}
+        own = {name: ADDRESS.sub("", str(fact())) for name, fact in facts.items()}
         for rank, others in enumerate(every := self.gather(own)):
             for name, fact in others.items():
                 if fact != every[0][name]:

@@ -3,6 +3,7 @@
 `import cupy` succeeds without a driver, and the first array fails; so nothing is believed that was not tried.
 """
 
+import os
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -12,6 +13,14 @@ from xpnet.errors import BackendError
 LEAST_MEMORY = 64 * 2**20
 """Bytes of free device memory below which nothing useful can be done."""
 LIBRARIES = {"nvrtc": "NVRTC, which compiles kernels", "cublas": "cuBLAS, which multiplies matrices"}
+
+LOCAL_RANKS = ("MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID")
+"""Where mpiexec and srun tell a process its number among those of its machine."""
+
+
+def local_rank() -> int:
+    """Return this process's number among those that were started together on this machine, 0 if it is alone."""
+    return next((int(os.environ[name]) for name in LOCAL_RANKS if os.environ.get(name)), 0)
 
 
 def count_devices(cupy: Any) -> int:

@@ -17,13 +17,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from math import prod
 from threading import RLock
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from xpnet.arrays import Array, describe
 from xpnet.backends.base import Step
 from xpnet.backends.cuda.kernels import Lent
+from xpnet.backends.cuda.trees import addresses, copies, form, leaves, rebuild
+
+if TYPE_CHECKING:
+    from xpnet.world import World
+
+Gather: TypeAlias = Callable[[Any], list[Any]]
+"""What each of the ranks says, in their order: `gather(own) -> all`."""
 
 KEPT = 4
 """How many graphs a compiled step keeps, with their memory: one for each K and batch size, in practice one or two."""
@@ -32,35 +39,31 @@ capturing = RLock()
 """One thread at a time captures: Python's collector rests meanwhile, in all of them."""
 
 
-def leaves(tree: Any) -> list[Array]:
-    """Return the arrays of nested tuples, lists and dicts, in order."""
-    if isinstance(tree, dict):
-        return [leaf for name in sorted(tree) for leaf in leaves(tree[name])]
-    return [leaf for branch in tree for leaf in leaves(branch)] if isinstance(tree, (tuple, list)) else [tree]
-
-
-def rebuild(tree: Any, arrays: Iterator[Array]) -> Any:
-    """Return a tree of the same form that holds other arrays."""
-    if isinstance(tree, dict):
-        return {name: rebuild(tree[name], arrays) for name in sorted(tree)}
-    if isinstance(tree, (tuple, list)):
-        branches = [rebuild(branch, arrays) for branch in tree]
-        return type(tree)(*branches) if hasattr(tree, "_fields") else type(tree)(branches)
-    return next(arrays)
-
-
-def form(tree: Any) -> Any:
-    """Return what two trees must agree in so that one graph serves both: nesting, names, shapes and dtypes."""
-    if isinstance(tree, dict):
-        return tuple((name, form(tree[name])) for name in sorted(tree))
-    return tuple(map(form, tree)) if isinstance(tree, (tuple, list)) else (tree.shape, tree.dtype.name)
+def alone(value: Any) -> list[Any]:
+    """Return what each of the ranks says, where there is but one."""
+    return [value]
 
 
 class Steps:
-    """A step made into K steps: `steps(carry, fixed, xs) -> carry, (losses, …)`."""
+    """A step made into K steps: `steps(carry, fixed, xs) -> carry, (losses, …)`.
 
-    def __init__(self, backend: Any, step: Step) -> None:
+    With a world, a step has sums over its ranks, by NCCL, which wants each of them captured by all ranks or by none,
+    and a graph launched by all who captured it together ("Using NCCL with CUDA Graphs", NVIDIA's NCCL user guide). So
+    ranks first tell each other how far they are, and all do what the one does that has come least far:
+
+        one is new to data of this form   all run the K steps one by one, in the memory of their graphs
+        one has no graph                  all capture, which adds up nothing, and tell each other whether it went well
+        one of the captures failed        all begin again with the data's addresses in the graph, or run one by one
+        all have graphs                   all launch them
+
+    Whatever it is, a call comes to the sums of K steps on each rank, and a rank that failed is missed before the others
+    ask NCCL for anything. A batch of its own (K = 1), and all that follows a refusal, runs step by step on all ranks.
+    """
+
+    def __init__(self, backend: Any, step: Step, world: "World | None" = None) -> None:
         self.backend, self.step = backend, step
+        self.gather: Gather = alone if world is None else world.gather
+        self.speaks = world is None or world.rank == 0
         self.graphs: dict[Any, Graph] = {}
         self.direct = False
         """Whether the step reads its data otherwise than by `gather`: a graph then serves those addresses alone."""
@@ -98,7 +101,8 @@ class Steps:
             self.direct = True
             return self.steps(carry, fixed, rows)
         self.refused = why
-        warnings.warn(f"steps run one by one, not as a CUDA graph: {why}", RuntimeWarning, stacklevel=3)
+        if self.speaks:
+            warnings.warn(f"steps run one by one, not as a CUDA graph: {why}", RuntimeWarning, stacklevel=3)
         return run(self.backend, self.step, carry, fixed, rows)
 
     def rows(self, xs: tuple[Any, ...], dtype: Any) -> tuple[Array, ...]:
@@ -121,7 +125,7 @@ class Steps:
         graph = self.graphs.pop(key, None)
         while graph is None and len(self.graphs) >= KEPT:
             del self.graphs[next(iter(self.graphs))]
-        self.graphs[key] = graph or Graph(self.backend, self.step, self.direct)
+        self.graphs[key] = graph or Graph(self.backend, self.step, self.direct, self.gather)
         return self.graphs[key]
 
     @property
@@ -129,11 +133,6 @@ class Steps:
         """How many things the newest graph does for a step; None if there is no graph."""
         counts = [graph.nodes / len(graph.rows[0]) for graph in self.graphs.values() if graph.executable is not None]
         return counts[-1] if counts else None
-
-
-def addresses(tree: Any) -> list[int]:
-    """Return where the arrays of a tree lie."""
-    return [array.data.ptr for array in leaves(tree)]
 
 
 def run(backend: Any, step: Step, carry: Any, fixed: Any, rows: tuple[Array, ...]) -> tuple[Any, tuple[Array, ...]]:
@@ -161,11 +160,6 @@ class Results(NamedTuple):
                 found.append(own.T.reshape(-1, *shape))
                 several += len(own)
         return tuple(found)
-
-
-def copies(tree: Any, of: Callable[[Array], bool] = lambda array: True) -> Any:
-    """Return a tree of the same form that holds copies of its arrays, or of some of them."""
-    return rebuild(tree, iter([array.copy() if of(array) else array for array in leaves(tree)]))
 
 
 def _run(backend: Any, step: Step, carry: Any, fixed: Any, rows: tuple[Array, ...], out: Array = None) -> Any:
@@ -202,9 +196,9 @@ class Graph:
     It has a room of its own, and with the stream all that kernels on one stream share: graphs may run at the same time.
     """
 
-    def __init__(self, backend: Any, step: Step, direct: bool) -> None:
+    def __init__(self, backend: Any, step: Step, direct: bool, gather: Gather) -> None:
         cuda = backend.cupy.cuda
-        self.backend, self.step, self.direct, self.cuda = backend, step, direct, cuda
+        self.backend, self.step, self.direct, self.gather, self.cuda = backend, step, direct, gather, cuda
         self.room: Room = backend.room()
         self.rows: tuple[Array, ...] = ()
         self.carry: Any = None
@@ -215,11 +209,13 @@ class Graph:
         self.executable: Any = None
 
     def __call__(self, carry: Any, fixed: Any, rows: tuple[Array, ...]) -> tuple[Any, tuple[Array, ...]]:
-        """Warm up, or capture and launch, or launch."""
-        if self.results is None:
+        """Warm up, or capture and launch, or launch: what every rank is ready for."""
+        stages = self.gather((self.results is not None, self.executable is not None))
+        if not all(warm for warm, _ in stages):
             return self.warm_up(carry, fixed, rows)
-        if self.executable is None:
-            self.capture(carry, fixed, rows)
+        if not all(captured for _, captured in stages):
+            self.capture_on_all_ranks(carry, fixed, rows)
+        assert self.results is not None
         for buffer, array in zip((*leaves(self.carry), *self.rows), (*leaves(carry), *rows), strict=True):
             if buffer.data.ptr != array.data.ptr:
                 buffer[...] = array
@@ -237,7 +233,7 @@ class Graph:
         own = set(addresses(carry))
         with self.apart():
             made, results = _run(self.backend, self.step, carry, fixed, rows)
-        self.results = results
+        self.results, self.executable = results, None
         carry = copies(made, lambda array: array.data.ptr not in own)
         return carry, Results(results.numbers.copy(), results.shapes).columns()
 
@@ -252,6 +248,18 @@ class Graph:
                 yield
         finally:  # after an error too: what was asked until then is under way
             current.wait_event(stream.record())
+
+    def capture_on_all_ranks(self, carry: Any, fixed: Any, rows: tuple[Array, ...]) -> None:
+        """Capture; CaptureError on every rank if it failed on one."""
+        why = ""
+        try:
+            self.capture(carry, fixed, rows)
+        except CaptureError as error:
+            why = str(error)
+        reasons = self.gather(why)
+        for rank, reason in enumerate(reasons):
+            if reason:
+                raise CaptureError(f"rank {rank}: {reason}" if len(reasons) > 1 else reason)
 
     def capture(self, carry: Any, fixed: Any, rows: tuple[Array, ...]) -> None:
         """Record what the steps do. The carry's arrays become the graph's: it reads and writes them at each launch."""
