@@ -186,7 +186,7 @@ def layer(size: int, nin: int, nout: int, stride: int, groups: int) -> dict[str,
     import torch
 
     import xpnet as xn
-    from xpnet.layers.base import Context
+    from xpnet.layers.context import Context
 
     rng, backend = np.random.default_rng(0), xn.backend("numpy")
     conv = xn.Conv2d(nin, nout, 3, stride, 1, groups=groups, bias=False)

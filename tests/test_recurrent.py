@@ -8,7 +8,7 @@ import pytest
 
 import xpnet as xn
 from xpnet.interop.torch import from_torch, load_weights, save_weights, to_torch
-from xpnet.layers.base import Context, Stream
+from xpnet.layers.context import Context, Stream
 from xpnet.layers.scan import joined, scan
 from xpnet.parameters import split
 from xpnet.testing import assert_close, check_layer, gradcheck

@@ -1,8 +1,4 @@
 import json
-import os
-import shutil
-import subprocess
-import sys
 import warnings
 from functools import cache
 from importlib.util import find_spec
@@ -11,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from launching import launched, mpiexec
 
 import xpnet as xn
 from xpnet import world
 from xpnet.world import alone
 
-ROOT = Path(__file__).parent.parent
-LAUNCH = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PJRT_NPROC": "1"}
+PROGRAM = Path(__file__).with_name("ranks.py")
 SHARED = ("shares", "shares_weighed", "loader", "synchronized", "copied")
 EXACT = ("exact", "exact_source", "exact_double")
 RUNS = {"numpy": (1, 2, 4, 8), "torch": (1, 2), "jax": (1, 2)}
@@ -25,9 +21,7 @@ RUNS = {"numpy": (1, 2, 4, 8), "torch": (1, 2), "jax": (1, 2)}
 CASES = {"numpy": EXACT, "torch": ("exact", "exact_source", "synchronized"), "jax": ("exact",)}
 """What is tried with it: on NumPy and up to 4 ranks everything."""
 
-needs_mpi = pytest.mark.skipif(
-    not (find_spec("mpi4py") and shutil.which("mpiexec")), reason="needs MPI: pip install 'xpnet[mpi]' mpich"
-)
+needs_mpi = pytest.mark.skipif(mpiexec() is None, reason="needs MPI: pip install 'xpnet[mpi]' mpich")
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +33,8 @@ def results(tmp_path_factory):
     def run(backend, ranks):
         out = folder / f"{backend}{ranks}.json"
         few = [] if backend == "numpy" and ranks < 8 else CASES[backend]
-        command = ["mpiexec", "-n", str(ranks), sys.executable, str(ROOT / "tests" / "ranks.py"), backend, out, *few]
-        env = os.environ | LAUNCH | {"PYTHONPATH": str(ROOT)}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=env)
-        assert done.returncode == 0, done.stderr[-3000:]
+        done = launched([str(PROGRAM), backend, str(out), *few], ranks, limit=300.0, PJRT_NPROC="1")
+        assert done.code == 0, done.err[-3000:]
         return json.loads(out.read_text())
 
     return run

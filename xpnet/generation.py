@@ -17,7 +17,7 @@ from xpnet.backends import backend as find_backend
 from xpnet.data import door
 from xpnet.errors import DataError, ShapeError
 from xpnet.layers import Context, Layer, Positions
-from xpnet.layers.base import Stream
+from xpnet.layers.context import Stream
 from xpnet.model import Model
 from xpnet.parameters import split
 

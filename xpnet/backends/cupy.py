@@ -20,7 +20,7 @@ except ImportError:
 import numpy as np
 
 from xpnet.arrays import Array, Namespace
-from xpnet.backends.base import Apply, Gate, InPlaceBackend, Numbers, Rule, Run, Step, Vectors, Work
+from xpnet.backends.base import Apply, Gate, Numbers, Rule, Run, Step, Vectors, Work
 from xpnet.backends.cuda import cublaslt, detect, nccl
 from xpnet.backends.cuda.dense import FusedDense
 from xpnet.backends.cuda.graph import Room, Steps
@@ -29,6 +29,7 @@ from xpnet.backends.cuda.kernels import Kernels, lasting
 from xpnet.backends.cuda.products import Products
 from xpnet.backends.cuda.sequences import Sequences
 from xpnet.backends.cuda.symbols import TraceError
+from xpnet.backends.in_place import InPlaceBackend
 from xpnet.errors import BackendError
 
 if TYPE_CHECKING:

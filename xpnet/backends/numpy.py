@@ -8,9 +8,10 @@ import array_api_compat.numpy as xp
 import numpy as np
 
 from xpnet.arrays import Array
-from xpnet.backends.base import Apply, Gate, InPlaceBackend, Numbers, Rule, Run, Step, Vectors, Work
+from xpnet.backends.base import Apply, Gate, Numbers, Rule, Run, Step, Vectors, Work
 from xpnet.backends.fused import Fused, fuse, fused_available
 from xpnet.backends.host import calmly, host_bits
+from xpnet.backends.in_place import InPlaceBackend
 from xpnet.backends.native import choose
 from xpnet.backends.native.numpy import FORMS
 from xpnet.backends.openblas import advice, kernels, one_blas_thread, pools

@@ -16,8 +16,9 @@ except ImportError:
 import numpy as np
 
 from xpnet.arrays import Array
-from xpnet.backends.base import Apply, Gate, InPlaceBackend, Numbers, Rule, Run, Step, Vectors, Work
+from xpnet.backends.base import Apply, Gate, Numbers, Rule, Run, Step, Vectors, Work
 from xpnet.backends.host import OneThread, calmly
+from xpnet.backends.in_place import InPlaceBackend
 from xpnet.backends.native import choose
 from xpnet.backends.numpy import NumpyBackend
 from xpnet.errors import BackendError

@@ -18,8 +18,9 @@ from xpnet.layers.activations import (
 from xpnet.layers.affine import RandomAffine, RandomRotate
 from xpnet.layers.attention import MultiHeadAttention, TransformerBlock
 from xpnet.layers.augmentation import Cutout, RandomCrop, RandomFlip, RandomShift
-from xpnet.layers.base import Context, Layer, Params, Pullback
+from xpnet.layers.base import Layer, Params, Pullback
 from xpnet.layers.compose import Residual, Sequential
+from xpnet.layers.context import Context
 from xpnet.layers.convolution import Conv1d, Conv2d, ConvTranspose2d
 from xpnet.layers.dropout import Dropout, Dropout2d
 from xpnet.layers.embedding import Embedding, Positions, Sinusoidal, Tied

@@ -8,7 +8,8 @@ from xpnet.arrays import Array, exp_shifted, sigmoid, softplus, sum_rows
 from xpnet.backends import Backend
 from xpnet.checks import integer, number, settle, shown
 from xpnet.errors import ShapeError
-from xpnet.layers.base import Context, Layer, Params, Pullback
+from xpnet.layers.base import Layer, Params, Pullback
+from xpnet.layers.context import Context
 from xpnet.layers.erf import erf
 from xpnet.parameters import Constant, Parameter, Shape
 

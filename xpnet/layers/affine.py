@@ -15,7 +15,8 @@ from xpnet.checks import number, settle, shown
 from xpnet.errors import ShapeError
 from xpnet.geometry import Pair
 from xpnet.layers.augmentation import Augmentation
-from xpnet.layers.base import Context, Params, Pullback
+from xpnet.layers.base import Params, Pullback
+from xpnet.layers.context import Context
 from xpnet.layers.patches import pad
 from xpnet.parameters import Shape
 from xpnet.random import generator

@@ -8,8 +8,9 @@ from xpnet.arrays import Array, Namespace, cast
 from xpnet.backends import Backend
 from xpnet.checks import flag, integer, number, settle
 from xpnet.layers.activations import GELU
-from xpnet.layers.base import Context, Layer, Params, Pullback
+from xpnet.layers.base import Layer, Params, Pullback
 from xpnet.layers.compose import Residual, Sequential
+from xpnet.layers.context import Context
 from xpnet.layers.dropout import Dropout
 from xpnet.layers.embedding import waves
 from xpnet.layers.linear import Linear

@@ -12,7 +12,8 @@ from xpnet.arrays import Array, Namespace, device
 from xpnet.checks import number, pair, settle
 from xpnet.errors import ShapeError
 from xpnet.geometry import Pair
-from xpnet.layers.base import Context, Layer, Params, Pullback
+from xpnet.layers.base import Layer, Params, Pullback
+from xpnet.layers.context import Context
 from xpnet.layers.patches import pad
 from xpnet.parameters import Shape
 from xpnet.random import bernoulli, mask_key, uniform_integers

@@ -6,7 +6,8 @@ from functools import cached_property
 
 from xpnet.arrays import Array
 from xpnet.errors import ShapeError
-from xpnet.layers.base import Context, Layer, Params, Pullback
+from xpnet.layers.base import Layer, Params, Pullback
+from xpnet.layers.context import Context
 from xpnet.layers.fused import Slot, fuse
 from xpnet.parameters import Parameter, Shape
 

@@ -8,7 +8,8 @@ from xpnet.arrays import Array, sum_rows
 from xpnet.checks import flag, integer, pair, settle, shown
 from xpnet.errors import ShapeError
 from xpnet.geometry import Grid, Pair
-from xpnet.layers.base import Context, Layer, Params, Pullback
+from xpnet.layers.base import Layer, Params, Pullback
+from xpnet.layers.context import Context
 from xpnet.layers.patches import convolve, convolve_gradients, convolve_input, convolve_weight
 from xpnet.parameters import Initializer, Parameter, Shape, find_initializer
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from xpnet.arrays import Array
 from xpnet.checks import number, settle
 from xpnet.errors import ShapeError
-from xpnet.layers.base import Context, Layer, Params, Pullback
+from xpnet.layers.base import Layer, Params, Pullback
+from xpnet.layers.context import Context
 from xpnet.parameters import Shape
 from xpnet.random import bernoulli, mask_key
 

@@ -8,8 +8,9 @@ from typing import Any
 from xpnet.arrays import Array, Namespace, Table, cast, device
 from xpnet.checks import integer, number, settle
 from xpnet.errors import ShapeError
-from xpnet.layers.base import Context, Layer, Params, Pullback
+from xpnet.layers.base import Layer, Params, Pullback
 from xpnet.layers.compose import Sequential
+from xpnet.layers.context import Context
 from xpnet.layers.sequences import check_sequence
 from xpnet.parameters import Normal, Parameter, Shape
 

@@ -5,7 +5,8 @@ from typing import TypeAlias
 
 from xpnet.arrays import Array
 from xpnet.layers.activations import ReLU
-from xpnet.layers.base import Context, Layer, Params, Pullback, by_rows
+from xpnet.layers.base import Layer, Params, Pullback, by_rows
+from xpnet.layers.context import Context
 from xpnet.layers.linear import Linear
 
 Slot: TypeAlias = tuple[int, Layer, slice]

@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 from xpnet.arrays import Array, Namespace
 from xpnet.backends import backend
 from xpnet.errors import ShapeError
-from xpnet.layers.base import Context, Layer, Params, Pullback
+from xpnet.layers.base import Layer, Params, Pullback
 from xpnet.layers.compose import Sequential
+from xpnet.layers.context import Context
 from xpnet.parameters import Parameter, Shape
 
 Joined: TypeAlias = tuple[Array, Callable[[Array], tuple[Array, ...]]]

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from xpnet.arrays import Array
 from xpnet.checks import flag, integer, settle
 from xpnet.errors import ShapeError
-from xpnet.layers.base import Context, Layer, Params, Pullback, by_rows
+from xpnet.layers.base import Layer, Params, Pullback, by_rows
+from xpnet.layers.context import Context
 from xpnet.parameters import Initializer, Parameter, Shape, find_initializer
 
 

@@ -12,7 +12,8 @@ from xpnet.arrays import Array, Namespace, device, sum_rows
 from xpnet.backends import Backend
 from xpnet.checks import flag, integer, number, settle
 from xpnet.errors import ShapeError
-from xpnet.layers.base import Context, Layer, Params, Pullback
+from xpnet.layers.base import Layer, Params, Pullback
+from xpnet.layers.context import Context
 from xpnet.layers.convolution import displaced
 from xpnet.layers.synchronized import standardize_jointly
 from xpnet.parameters import Parameter, Shape, ones

@@ -10,7 +10,8 @@ from xpnet.arrays import Array, Namespace
 from xpnet.checks import pair, settle
 from xpnet.errors import ShapeError
 from xpnet.geometry import Grid, Pair
-from xpnet.layers.base import Context, Layer, Params, Pullback
+from xpnet.layers.base import Layer, Params, Pullback
+from xpnet.layers.context import Context
 from xpnet.layers.convolution import fitting
 from xpnet.layers.patches import pieces, spread
 from xpnet.parameters import Shape

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, replace
 
 from xpnet.arrays import Array
-from xpnet.layers.base import Context, Params, Pullback
+from xpnet.layers.base import Params, Pullback
 from xpnet.layers.compose import Sequential
+from xpnet.layers.context import Context
 
 
 @dataclass(frozen=True, init=False)

@@ -9,7 +9,8 @@ from xpnet.arrays import Array, sigmoid, sum_rows
 from xpnet.backends import Backend
 from xpnet.checks import flag, integer, settle, shown
 from xpnet.errors import ShapeError
-from xpnet.layers.base import Context, Layer, Params, Pullback
+from xpnet.layers.base import Layer, Params, Pullback
+from xpnet.layers.context import Context
 from xpnet.layers.scan import Arrays, joined, scan
 from xpnet.layers.sequences import check_sequence
 from xpnet.parameters import Parameter, Shape, Uniform

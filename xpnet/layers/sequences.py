@@ -5,8 +5,9 @@ from typing import Any
 
 from xpnet.arrays import Array
 from xpnet.errors import ShapeError
-from xpnet.layers.base import Context, Layer, Params, Pullback
+from xpnet.layers.base import Layer, Params, Pullback
 from xpnet.layers.compose import Sequential
+from xpnet.layers.context import Context
 from xpnet.parameters import Shape
 
 

@@ -7,7 +7,8 @@ from typing import Any
 from xpnet.arrays import Array, is_floating
 from xpnet.checks import extent, numbers, settle
 from xpnet.errors import ShapeError
-from xpnet.layers.base import Context, Layer, Params, Pullback
+from xpnet.layers.base import Layer, Params, Pullback
+from xpnet.layers.context import Context
 from xpnet.parameters import Shape
 
 

@@ -11,7 +11,8 @@ from xpnet.backends import LIBRARIES, backend_of, library_of
 from xpnet.backends import backend as find_backend
 from xpnet.checks import extent, numbers, settle, shown
 from xpnet.errors import DataError, ShapeError
-from xpnet.layers.base import Context, Layer, Params, Pullback
+from xpnet.layers.base import Layer, Params, Pullback
+from xpnet.layers.context import Context
 from xpnet.parameters import Shape
 
 LEAST = 2.0**-126

@@ -4,7 +4,7 @@ from typing import Any
 
 from xpnet.arrays import Array, sum_rows
 from xpnet.backends.base import Backend
-from xpnet.layers.base import Total
+from xpnet.layers.context import Total
 
 
 def standardize_jointly(
