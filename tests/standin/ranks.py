@@ -98,6 +98,21 @@ def refused():
         graph._run = own
 
 
+def lost():
+    """A rank has no graph any more, and the other one has; then the same without such a loss."""
+    found, rank = [], model().world.rank
+    for lossy in (True, False):
+        made = model()
+        SUMS.clear()
+        made.fit(X, Y, epochs=2, batch_size=16, progress=False)
+        if lossy and rank == 1:
+            made.step.run.graphs.clear()
+        made.fit(X, Y, epochs=2, batch_size=16, progress=False)
+        bits = hashlib.sha256(scenarios.home(made).tobytes()).hexdigest()
+        found.append([bits, SUMS.count(False), SUMS.count(True)])
+    return found
+
+
 def not_finite():
     """A row of the second rank is not finite: all ranks say so, and stay at the step before."""
     x = X.astype(np.float32)

@@ -16,7 +16,7 @@ from xpnet.backends.cuda import nccl
 TESTS = Path(__file__).parent.parent
 TRAININGS = ("whole", "weighed", "source", "exact")
 CASES = {
-    "NCCL": ("way", *TRAININGS, "refused", "not_finite", "places", "init_refused", "misuse"),
+    "NCCL": ("way", *TRAININGS, "refused", "lost", "not_finite", "places", "init_refused", "misuse"),
     "host": ("way", *TRAININGS),
 }
 NOT = "2 ranks add up by way of the host, a step at a time, not by NCCL: "
@@ -76,6 +76,14 @@ def test_a_capture_that_fails_on_one_rank_is_given_up_by_all(found):
     assert (first["sums"], second["sums"]) == ([20, 8], [20, 4])
     assert first["warnings"] == ["steps run one by one, not as a CUDA graph: rank 1: planted"]
     assert second["warnings"] == []
+
+
+def test_ranks_wait_for_one_that_has_no_graph(found):
+    first, second = found("NCCL", "lost")
+    assert first == second
+    (bits, *sums), (expected, *others) = first
+    assert bits == expected
+    assert (sums, others) == ([4 + 4 + 4, 4 + 4], [4 + 4, 4])
 
 
 def test_all_ranks_stay_before_a_step_that_is_not_finite(found):

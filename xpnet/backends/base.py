@@ -31,11 +31,9 @@ Run: TypeAlias = Callable[[Any, Any, Any], tuple[Any, tuple[Array, ...]]]
 Work: TypeAlias = Callable[[Any], float]
 """The multiply-adds of a sample in a step's forward pass, of the step's `fixed`."""
 
-
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
-
 NOTHING = nullcontext()
 
 
@@ -61,8 +59,7 @@ def library_version(name: str) -> str | None:
 def reopen(spec: str, precision: str) -> "Backend":
     """Return the backend of that name: what pickle keeps of one."""
     library, _, device = spec.partition(":")
-    found: Backend = import_module(f"xpnet.backends.{library}").connect(device)
-    return found.with_matmul(precision)
+    return import_module(f"xpnet.backends.{library}").connect(device).with_matmul(precision)  # type: ignore[no-any-return]
 
 
 class Backend:
@@ -251,10 +248,7 @@ class Backend:
         return run
 
     def communicator(self, world: Any) -> Any:
-        """Return what adds up over a world's ranks on their devices, None if that is done by way of the host.
-
-        It has `add(arrays) -> sums` and `compile(step) -> run`. All ranks ask at the same time.
-        """
+        """Return what adds up over ranks on their devices, by `add`, and can `compile`; None: by way of the host."""
         return None
 
     def one_by_one(self, step: Step, work: Work | None = None) -> Run:
