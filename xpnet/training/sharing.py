@@ -152,6 +152,10 @@ def shards(who: str, value: Any, world: World) -> int:
     """Return into how many parts every batch is cut; ValueError unless ranks can add them up in one order."""
     count = integer(who, "shards", value)
     if count & (count - 1) or count % world.size:
+        if world.size & (world.size - 1):
+            raise ValueError(
+                f"{who}: shards are for 1, 2, 4, 8, … ranks, got {world.size}: start another number of them"
+            )
         ranks = f"that {world.size} ranks divide" if world.size > 1 else "such as 8"
         raise ValueError(
             f"{who}: shards must be a power of two {ranks}, got {count}: as many ranks may train as divide it"

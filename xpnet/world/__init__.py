@@ -20,9 +20,9 @@ from xpnet.world.alone import World, tree
 
 __all__ = ["World", "find", "tree"]
 
-LAUNCHED = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
-"""Where mpiexec says how many processes it started."""
-RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK")
+LAUNCHED = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+"""Where mpiexec and srun say how many processes they started."""
+RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
 
 
 def find(world: Any = None) -> World:

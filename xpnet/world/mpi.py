@@ -67,7 +67,7 @@ def timeout() -> float:
 
 def _no_library(error: Exception) -> str:
     names = dict.fromkeys(line.partition(":")[0].rpartition("/")[2] for line in str(error).splitlines()[1:])
-    tried = ", ".join(name for name in names if name.startswith("lib")) or str(error).partition("\n")[0]
+    tried = ", ".join(name for name in names if name) or str(error).partition("\n")[0]
     return f"mpi4py finds no MPI library (tried {tried}): pip install mpich, or load your cluster's MPI module"
 
 
@@ -93,10 +93,10 @@ class MPIWorld(World):
         return f"<xpnet world of {self.size} ranks, this one is {self.rank}>"
 
     def _windows(self, node: Any) -> Windows | None:
-        """Return the node's shared memory, None where nodes are not alike, or cannot share."""
+        """Return the node's shared memory, None where nodes are not alike, or have a rank each."""
         firsts = self.comm.allgather(self.rank - node.rank)
         together = all(first % node.size == 0 for first in firsts)
-        if set(self.node_sizes) != {node.size} or not together:
+        if set(self.node_sizes) != {node.size} or not together or node.size == 1:
             return None
         if node.size == self.size:
             return Windows(node, self.meeting.meet, None)
@@ -114,11 +114,10 @@ class MPIWorld(World):
         """Return the sums of arrays over all ranks, in the type of the first."""
         dtype = parts[0].dtype
         if self.windows is not None:
-            total = self.windows.add(parts, dtype)
-        else:
-            total = np.concatenate([np.asarray(part, dtype).reshape(-1) for part in parts])
-            self.meeting.meet()
-            self._across(self.comm, total)
+            return self.windows.add(parts, dtype)
+        total = np.concatenate([np.asarray(part, dtype).reshape(-1) for part in parts])
+        self.meeting.meet()
+        self._across(self.comm, total)
         stops = np.cumsum([part.size for part in parts])
         return [total[stop - part.size : stop].reshape(part.shape) for stop, part in zip(stops, parts, strict=True)]
 
@@ -188,7 +187,7 @@ def _shares(mpi: Any, node: Any) -> bool:
     """Whether the ranks of a node read what the others write."""
     windows = Windows(node, node.Barrier, None)
     try:
-        total = windows.add([np.full(3, 1.0 + node.rank)], np.dtype("float64"))
+        (total,) = windows.add([np.full(3, 1.0 + node.rank)], np.dtype("float64"))
     except mpi.Exception:
         return False
     return bool((total == node.size * (node.size + 1) / 2).all())

@@ -10,7 +10,7 @@ from xpnet.world.alone import tree
 
 
 class Windows:
-    """A window of MPI-3 shared memory for each rank of a node: its message, and its slice of the sum.
+    """Shared memory of MPI-3: a message of each rank of a node, and their sum, of which each rank makes a slice.
 
     With other nodes, ranks of the same number on each of them add up their slices, by `across`.
     """
@@ -19,26 +19,23 @@ class Windows:
         self.node, self.meet, self.across = node, meet, across
         self.bytes = 0
         self._window: Any = None
-        self._memory: list[Any] = []
+        self._rows: list[Any] = []
+        self._views: dict[Any, list[np.ndarray]] = {}
 
-    def add(self, parts: list[np.ndarray], dtype: np.dtype[Any]) -> np.ndarray:
-        """Return the sum over all ranks of arrays end to end."""
+    def add(self, parts: list[np.ndarray], dtype: np.dtype[Any]) -> list[np.ndarray]:
+        """Return the sums of arrays over all ranks, of one type."""
         n = sum(part.size for part in parts)
-        messages, slices = self._views(n, dtype)
-        rank, message = self.node.rank, messages[self.node.rank]
-        start = 0
-        for part in parts:
-            stop = start + part.size
-            message[start:stop] = part.reshape(-1)
-            start = stop
+        *messages, total = self._of(n, dtype)
+        rank, size = self.node.rank, self.node.size
+        for window, part in zip(_cut(messages[rank], parts), parts, strict=True):
+            window[...] = part
         self._meet()
-        low, high = n * rank // self.node.size, n * (rank + 1) // self.node.size
-        own = slices[rank]
-        own[...] = tree([one[low:high] for one in messages], add)
+        piece = slice(n * rank // size, n * (rank + 1) // size)
+        total[piece] = tree([message[piece] for message in messages], add)
         if self.across is not None:
-            self.across(own)
+            self.across(total[piece])
         self._meet()
-        return np.concatenate(slices)
+        return [window.copy() for window in _cut(total, parts)]  # whose memory is written again by the next sum
 
     def _meet(self) -> None:
         """Let every rank see what all have written before."""
@@ -46,21 +43,17 @@ class Windows:
         self.meet()
         self._window.Sync()
 
-    def _views(self, n: int, dtype: np.dtype[Any]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Return each rank's message of n numbers, and its slice of the sum."""
+    def _of(self, n: int, dtype: np.dtype[Any]) -> list[np.ndarray]:
+        """Return each rank's message of n numbers, and the sum."""
         size = n * dtype.itemsize
         if size > self.bytes:
             self._allocate(size)
-        ranks = range(self.node.size)
-        messages = [memory[:size].view(dtype) for memory in self._memory]
-        widths = [n * (rank + 1) // self.node.size - n * rank // self.node.size for rank in ranks]
-        places = [
-            memory[self.bytes :][: width * dtype.itemsize] for memory, width in zip(self._memory, widths, strict=True)
-        ]
-        return messages, [place.view(dtype) for place in places]
+        if (n, dtype) not in self._views:
+            self._views[n, dtype] = [row[:size].view(dtype) for row in self._rows]
+        return self._views[n, dtype]
 
     def _allocate(self, size: int) -> None:
-        """Make windows for messages of that many bytes; all ranks do."""
+        """Make windows for messages of that many bytes; all ranks do. The first has room for the sum as well."""
         from mpi4py import MPI
 
         self.meet()
@@ -68,7 +61,18 @@ class Windows:
             self._window.Unlock_all()
             self._window.Free()
         self.bytes = -(-size // 64) * 64  # whole lines of the cache, so that views of any type begin at one
-        room = self.bytes + -(-self.bytes // self.node.size // 64) * 64 + 64
+        room = self.bytes * (1 if self.node.rank else 2)
         self._window = window = MPI.Win.Allocate_shared(room, 1, comm=self.node)
         window.Lock_all()
-        self._memory = [np.asarray(window.Shared_query(rank)[0]).view(np.uint8) for rank in range(self.node.size)]
+        memory = [np.asarray(window.Shared_query(rank)[0]).view(np.uint8) for rank in range(self.node.size)]
+        self._rows, self._views = [*memory, memory[0][self.bytes :]], {}
+
+
+def _cut(vector: np.ndarray, parts: list[np.ndarray]) -> list[np.ndarray]:
+    """Return the windows on a vector in which arrays lie end to end."""
+    found, start = [], 0
+    for part in parts:
+        stop = start + part.size
+        found.append(vector[start:stop].reshape(part.shape))
+        start = stop
+    return found
