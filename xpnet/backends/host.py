@@ -58,10 +58,27 @@ def keep_memory() -> None:
 
     mallopt(3): M_TRIM_THRESHOLD is −1, M_MMAP_THRESHOLD −3.
     """
-    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
+    if (libc := _glibc()) is not None:
         libc.mallopt(-1, KEPT)
         any(libc.mallopt(-3, size) for size in APART)
+
+
+@cache
+def share_heap() -> None:
+    """Have threads that begin from now on take memory from the heap of all, where the C library is glibc.
+
+    A heap of its own, as a thread gets else, holds 64 MB, and what is larger goes back to the system when it is freed:
+    the one array in which XLA does a whole step would be zeroed page by page in the next.
+
+    mallopt(3): M_ARENA_MAX is −8.
+    """
+    if (libc := _glibc()) is not None:
+        libc.mallopt(-8, 1)
+
+
+def _glibc() -> Any:
+    """Return the C library, None if it is not glibc."""
+    return ctypes.CDLL(None) if sys.platform == "linux" and platform.libc_ver()[0] == "glibc" else None
 
 
 def sweep(slots: tuple[Any, ...]) -> None:

@@ -4,7 +4,10 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+from xpnet.backends.host import keep_memory, share_heap
+
 try:
+    share_heap()  # before JAX starts its threads
     import jax
     import jax.numpy as xp
 
@@ -16,7 +19,6 @@ import numpy as np
 
 from xpnet.arrays import Array
 from xpnet.backends.base import Apply, Backend, Gate, Numbers, Rule, Run, Step, Vectors, Work, in_windows_too
-from xpnet.backends.host import keep_memory
 from xpnet.backends.native import choose
 from xpnet.errors import BackendError
 
