@@ -27,6 +27,8 @@ GLANCE = 0.01
 """Seconds between looks at the notes of others."""
 SPIN, LONG = 200, 1.0
 """Times that a barrier is asked at once, before others are let at the processor; seconds until they come first."""
+HEARD = 0.2
+"""Seconds in which the launcher reads what a rank said, before it is told to end all of them."""
 TAG = 32767
 """Of notes: the highest that every MPI has."""
 
@@ -213,6 +215,7 @@ def end(comm: Any, why: str | BaseException) -> NoReturn:
     say(f"xpnet: rank {comm.rank} ends all {comm.size} ranks: {text}")
     with suppress(AttributeError, OSError, ValueError):
         sys.stdout.flush()  # or what the program printed is lost
+    time.sleep(HEARD)
     comm.Abort(1)
     raise SystemExit(1)
 
