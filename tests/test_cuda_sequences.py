@@ -219,14 +219,14 @@ def test_batches_of_products(gpu):
         close(gpu, gpu.matmul(left, right[:1, 1]), a.transpose(0, 2, 1, 3) @ b.transpose(0, 2, 3, 1)[:1, 1])
 
 
-def test_a_step_of_a_transformer_of_one_block_is_seventy_eight_nodes(gpu):
+def test_a_step_of_a_transformer_of_one_block_is_seventy_seven_nodes(gpu):
     """Ten of them attention's: heads into one piece, two products and the weights; dy, four products, ds."""
     block = xn.TransformerBlock(8, 2, causal=True)
     net = xn.Tied(xn.Embedding(11, 8), xn.Positions(9, 8), block, xn.LayerNorm(8))
     model = xn.Model(net, xn.cross_entropy, xn.AdamW(), backend=gpu)
     text = np.random.default_rng(0).integers(0, 11, (24, 7)).astype("uint8")
     model.fit(text[:, :-1], text[:, 1:], 3, 8)
-    assert model.step.run.nodes_per_step == pytest.approx(78, abs=0.5)
+    assert model.step.run.nodes_per_step == pytest.approx(77, abs=0.5)
 
 
 @pytest.mark.filterwarnings("error:steps run one by one")

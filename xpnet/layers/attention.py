@@ -138,11 +138,8 @@ class MultiHeadAttention(Layer):
             ctx.watch(f"{ctx.path}.{NAME}" if ctx.path else NAME, weights(ctx.backend, q, k, causal, mask))
         keep = self._keep((*q.shape[:3], k.shape[2]), x, ctx)
         heads, back = ctx.backend.native(attention)(ctx.backend, q, k, v, causal, mask, keep)
-
-        def joined(heads: Array) -> Array:
-            return xp.reshape(xp.permute_dims(heads, (0, 2, 1, 3)), x.shape)
-
-        y, gather = Linear(n, n).forward((weight, bias), joined(heads), ctx)
+        joined = xp.reshape(xp.permute_dims(heads, (0, 2, 1, 3)), x.shape)
+        y, gather = Linear(n, n).forward((weight, bias), joined, ctx)
 
         def backward(dy: Array, need_dx: bool = True, out: Params = (None,) * 4) -> tuple[Array | None, Params]:
             dheads, last = gather(dy, True, out[2:])
@@ -150,7 +147,8 @@ class MultiHeadAttention(Layer):
             dq, dk, dv = back(xp.permute_dims(parts, (0, 2, 1, 3)))
             if self.rotary:
                 dq, dk = rotate(xp, dq, -sine, cosine), rotate(xp, dk, -sine, cosine)
-            dqkv = xp.concat([joined(dq), joined(dk), joined(dv)], axis=-1)
+            rows = [xp.permute_dims(part, (0, 2, 1, 3)) for part in (dq, dk, dv)]
+            dqkv = xp.reshape(xp.stack(rows, axis=2), qkv.shape)
             dx, first = project(dqkv, need_dx, out[:2])
             return dx, (*first, *last)
 

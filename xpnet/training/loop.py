@@ -86,8 +86,9 @@ class Loop:
         step = self._paced().on(self.source, run.batch_size if run.accumulate > 1 else None)
         cut = Cut(run.batch_size * run.accumulate, step.net.size, step.work(self.source.like))
         bar.advance(run.position, {})
-        self.source.given_up = lambda: interrupt.asked and self.world.size == 1  # others wait for its batches
-        self.source.share = self.world.share
+        world = self.world  # by itself: a source that knew this loop would keep its data until the next collection
+        self.source.given_up = lambda: interrupt.asked and world.size == 1  # others wait for its batches
+        self.source.share = world.share
         blocks = self.source.blocks(step.seed, self.holder.state.epoch, run.position, cut)
         for block in self.world.alike(blocks, lambda block: f"{len(block.batches)} of {block.batches.shape[1]}"):
             with self.holder:
