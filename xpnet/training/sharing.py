@@ -9,7 +9,7 @@ from typing import Any
 from xpnet.arrays import Array, Vector, each
 from xpnet.backends import Backend
 from xpnet.checks import integer
-from xpnet.data.source import Parts
+from xpnet.data.source import Parts, bounds
 from xpnet.layers import Layer
 from xpnet.metrics import Metric
 from xpnet.parameters import split
@@ -98,7 +98,7 @@ class Sharing:
     def bounds(self, n: int) -> list[tuple[int, int]]:
         """Return where the parts of n samples that are this rank's begin and end."""
         of = self.shards or self.world.size
-        return [(n * k // of, n * (k + 1) // of) for k in self.world.own(of)]
+        return [bounds(n, (k, of)) for k in self.world.own(of)]
 
     def pieces(self, n: int) -> Iterator[tuple[int, int]]:
         """Yield where they begin and end, as they go through memory."""

@@ -16,7 +16,7 @@ from xpnet.checks import number
 from xpnet.errors import BackendError, DataError
 from xpnet.world.alone import World
 from xpnet.world.meeting import Meeting
-from xpnet.world.windows import Windows
+from xpnet.world.windows import Windows, cut
 
 T = TypeVar("T")
 
@@ -86,7 +86,6 @@ class MPIWorld(World):
         self.threads = _threads(machine)
         os.environ.setdefault("PJRT_NPROC", str(self.threads))  # read by JAX when it starts
         node = machine if nodes is None else self.comm.Split(self.rank * nodes // self.size, self.rank)
-        self.node_sizes = self.comm.allgather(node.size)
         self.windows = self._windows(node)
 
     def __repr__(self) -> str:
@@ -94,9 +93,8 @@ class MPIWorld(World):
 
     def _windows(self, node: Any) -> Windows | None:
         """Return the node's shared memory, None where nodes are not alike, or have a rank each."""
-        firsts = self.comm.allgather(self.rank - node.rank)
-        together = all(first % node.size == 0 for first in firsts)
-        if set(self.node_sizes) != {node.size} or not together or node.size == 1:
+        places = self.comm.allgather((node.size, (self.rank - node.rank) % node.size))
+        if set(places) != {(node.size, 0)} or node.size == 1:
             return None
         if node.size == self.size:
             return Windows(node, self.meeting.meet, None)
@@ -118,8 +116,7 @@ class MPIWorld(World):
         total = np.concatenate([np.asarray(part, dtype).reshape(-1) for part in parts])
         self.meeting.meet()
         self._across(self.comm, total)
-        stops = np.cumsum([part.size for part in parts])
-        return [total[stop - part.size : stop].reshape(part.shape) for stop, part in zip(stops, parts, strict=True)]
+        return cut(total, parts)
 
     def gather(self, value: T) -> list[T]:
         """Return what each rank has, in their order."""

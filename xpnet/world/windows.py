@@ -27,7 +27,7 @@ class Windows:
         n = sum(part.size for part in parts)
         *messages, total = self._of(n, dtype)
         rank, size = self.node.rank, self.node.size
-        for window, part in zip(_cut(messages[rank], parts), parts, strict=True):
+        for window, part in zip(cut(messages[rank], parts), parts, strict=True):
             window[...] = part
         self._meet()
         piece = slice(n * rank // size, n * (rank + 1) // size)
@@ -35,7 +35,7 @@ class Windows:
         if self.across is not None:
             self.across(total[piece])
         self._meet()
-        return [window.copy() for window in _cut(total, parts)]  # whose memory is written again by the next sum
+        return [window.copy() for window in cut(total, parts)]  # whose memory is written again by the next sum
 
     def _meet(self) -> None:
         """Let every rank see what all have written before."""
@@ -68,7 +68,7 @@ class Windows:
         self._rows, self._views = [*memory, memory[0][self.bytes :]], {}
 
 
-def _cut(vector: np.ndarray, parts: list[np.ndarray]) -> list[np.ndarray]:
+def cut(vector: np.ndarray, parts: list[np.ndarray]) -> list[np.ndarray]:
     """Return the windows on a vector in which arrays lie end to end."""
     found, start = [], 0
     for part in parts:
