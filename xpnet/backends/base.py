@@ -73,6 +73,8 @@ class Backend:
     """Whether a compiled step carries θ as one vector (else as the tuple of its windows)."""
     precision = "float32"
     """In which float32 matrices are multiplied."""
+    reads_free = False
+    """Whether reading a number costs no waiting: the device is the host itself, and has done what it was told."""
     eager = True
     """Whether functions run as they are called, so that the host may have a part in them."""
     fuses = False

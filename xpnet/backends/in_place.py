@@ -49,9 +49,6 @@ class InPlaceBackend(Backend):
 
         return apply
 
-    reads_free = False
-    """Whether reading a number costs no waiting: the device is the host itself."""
-
     @staticmethod
     def overwrite(state: Sequence[Array], new: Sequence[Array]) -> None:
         """Make each array of the state hold its new values, if it does not already."""

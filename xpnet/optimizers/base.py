@@ -99,6 +99,11 @@ class Optimizer(ABC):
         """Whether weight decay takes the part η λ of θ away in a step."""
         return self.decoupled
 
+    @property
+    def overwrites_gradient(self) -> bool:
+        """Whether an update may change the gradient in place; nothing is known of a rule from outside."""
+        return self.clip_norm is not None or bool(self.weight_decay) or self.rule not in BOUNDED
+
     def rate(self, t: int) -> float:
         """Return the learning rate at step t, 0 for the first."""
         return rate(self.lr, t)
@@ -204,7 +209,7 @@ class Optimizer(ABC):
         """Return θ and the memory after one step; both may be overwritten, so keep what is returned."""
         backend = _backend(theta)
         with backend.working():
-            if self.clip_norm is not None or self.weight_decay:  # an update may overwrite the gradient too
+            if self.overwrites_gradient:
                 dtheta = each(lambda g: backend.xp.asarray(g, copy=True), dtheta)
             new = self.update(theta, dtheta, memory.slots, self.row(memory.t, memory.decayed), decayed=memory.decayed)
         return new.theta, Memory(memory.t + 1, new.slots, memory.decayed)

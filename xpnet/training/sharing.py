@@ -12,6 +12,7 @@ from xpnet.checks import integer
 from xpnet.data.source import Parts, bounds
 from xpnet.layers import Layer
 from xpnet.metrics import Metric
+from xpnet.optimizers import Optimizer
 from xpnet.parameters import split
 from xpnet.world import World, tree
 
@@ -25,6 +26,7 @@ class Sharing:
 
     net: Layer
     backend: Backend
+    optimizer: Optimizer
     metrics: Mapping[str, Metric]
     gradient: Callable[..., list[Any]]
     update: Callable[..., Any]
@@ -72,18 +74,19 @@ class Sharing:
         n = index.shape[0]
         parts = (self._of_rows(theta, buffers, fixed, index, key, low, high) for low, high in self.bounds(n))
         found = tree(parts, added)
-        found = found if self.total is None else self.total(found)
+        if self.total is not None:
+            found = self.total(found, int(self.backend.reads_free and not self.optimizer.overwrites_gradient))
         return self.settled(carry, row, found)  # type: ignore[no-any-return]
 
     @cached_property
-    def total(self) -> Callable[[list[Array]], list[Array]] | None:
+    def total(self) -> Callable[..., list[Array]] | None:
         """The sums of arrays over all ranks, on the devices or by way of the host; None of a single one."""
         home, put, add = self.backend.asnumpy, self.backend.asarray, self.world.add
 
-        def total(arrays: list[Array]) -> list[Array]:
+        def total(arrays: list[Array], lent: int = 0) -> list[Array]:
             if self.communicator is not None:
                 return self.communicator.add(arrays)  # type: ignore[no-any-return]
-            return [put(one) for one in add([home(one) for one in arrays])]
+            return [put(one) for one in add([home(one) for one in arrays], lent)]
 
         return None if self.world.size == 1 else total
 

@@ -36,10 +36,11 @@ class World:
         """Return which of so many parts are this rank's."""
         return range(*self.share(parts))
 
-    def add(self, parts: list[np.ndarray]) -> list[np.ndarray]:
+    def add(self, parts: list[np.ndarray], lent: int = 0) -> list[np.ndarray]:
         """Return the sums of arrays over all ranks, in the type of the first.
 
         Every element is added up in one order, whatever the rank: ((v₀ + v₁) + (v₂ + v₃)) + …
+        The first `lent` of them are only read, and before the next sum: they may lie in memory that ranks share.
         """
         return parts
 

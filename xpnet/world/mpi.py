@@ -108,11 +108,11 @@ class MPIWorld(World):
         else:
             halving(comm, numbers)
 
-    def add(self, parts: list[np.ndarray]) -> list[np.ndarray]:
+    def add(self, parts: list[np.ndarray], lent: int = 0) -> list[np.ndarray]:
         """Return the sums of arrays over all ranks, in the type of the first."""
         dtype = parts[0].dtype
         if self.windows is not None:
-            return self.windows.add(parts, dtype)
+            return self.windows.add(parts, dtype, lent)
         total = np.concatenate([np.asarray(part, dtype).reshape(-1) for part in parts])
         self.meeting.meet()
         self._across(self.comm, total)

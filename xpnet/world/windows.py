@@ -22,8 +22,8 @@ class Windows:
         self._rows: list[Any] = []
         self._views: dict[Any, list[np.ndarray]] = {}
 
-    def add(self, parts: list[np.ndarray], dtype: np.dtype[Any]) -> list[np.ndarray]:
-        """Return the sums of arrays over all ranks, of one type."""
+    def add(self, parts: list[np.ndarray], dtype: np.dtype[Any], lent: int = 0) -> list[np.ndarray]:
+        """Return the sums of arrays over all ranks, of one type; so many `lent` lie where the next will be written."""
         n = sum(part.size for part in parts)
         *messages, total = self._of(n, dtype)
         rank, size = self.node.rank, self.node.size
@@ -31,11 +31,13 @@ class Windows:
             window[...] = part
         self._meet()
         piece = slice(n * rank // size, n * (rank + 1) // size)
-        total[piece] = tree([message[piece] for message in messages], add)
+        pieces, half = [message[piece] for message in messages], 1 << ((size - 1).bit_length() - 1)
+        np.add(tree(pieces[:half], add), tree(pieces[half:], add), out=total[piece])  # the last addition of their tree
         if self.across is not None:
             self.across(total[piece])
         self._meet()
-        return [window.copy() for window in cut(total, parts)]  # whose memory is written again by the next sum
+        sums = cut(total, parts)
+        return [*sums[:lent], *(one.copy() for one in sums[lent:])]
 
     def _meet(self) -> None:
         """Let every rank see what all have written before."""
