@@ -1,3 +1,3 @@
 """xpnet's version, known also where no package metadata are installed."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
