@@ -24,7 +24,7 @@ TESTS = Path(__file__).resolve().parent
 PACKAGE = TESTS.parent / "xpnet"
 LIBRARIES = ["numpy", "array_api_compat.numpy", "array_api_strict", "hypothesis", "hypothesis.extra.numpy", "pytest"]
 LIBRARIES += ["hypothesis.internal.conjecture.engine", "scipy.special", "torch", "tqdm"]
-LIMIT = 120.0
+LIMIT = 300.0
 """Seconds after which a fault counts as not noticed: a suite that hangs says nothing."""
 
 

@@ -31,8 +31,7 @@ class Windows:
             window[...] = part
         self._meet()
         piece = slice(n * rank // size, n * (rank + 1) // size)
-        pieces, half = [message[piece] for message in messages], 1 << ((size - 1).bit_length() - 1)
-        np.add(tree(pieces[:half], add), tree(pieces[half:], add), out=total[piece])  # the last addition of their tree
+        total[piece] = tree([message[piece] for message in messages], add)
         if self.across is not None:
             self.across(total[piece])
         self._meet()
