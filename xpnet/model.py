@@ -27,7 +27,7 @@ from xpnet.training.holder import Holder
 from xpnet.training.joining import jointly
 from xpnet.training.loop import Loop
 from xpnet.training.probabilities import probabilities
-from xpnet.training.progress import say, shown
+from xpnet.training.progress import Progress, screen
 from xpnet.training.state import Run, State
 from xpnet.training.step import Step
 from xpnet.world import find as find_world
@@ -91,7 +91,7 @@ class Model(Assembly):
         batch_size: int = 128,
         validation: Validation = None,
         callbacks: Sequence[Callback] = (),
-        progress: bool | None = None,
+        progress: Progress = None,
         checkpoint: str | PathLike[str] | None = None,
         every: int | None = None,
         accumulate: int = 1,
@@ -105,8 +105,10 @@ class Model(Assembly):
         Each epoch visits the samples in a new random order, in minibatches, the last short one included. Arrays of the
         model's own library and device stay where they are; NumPy arrays and lists are copied there once. `validation`
         is a pair (x, y), with weights (x, y, weights), or what else x may be; or a share or a number of samples held
-        out at random, or as an `xn.HoldOut` says. `progress` shows a bar: by default on a terminal. Ctrl-C stops after
-        the steps under way and keeps the model; a second one raises KeyboardInterrupt.
+        out at random, or as an `xn.HoldOut` says. Ctrl-C stops after the steps under way and keeps the model; a second
+        one raises KeyboardInterrupt. `progress` is "bar", "lines" or False. Left out it is a bar on a terminal or in a
+        notebook, there with curves; elsewhere a line for each of the first 20 epochs and the last, and between them one
+        in two seconds at most.
 
         Without y, x is a source, `len()` and `x[rows] -> (x, y)` or `(x, y, weights)`, such as `xn.Rows`, which is read
         a block at a time: its order is that of arrays, to the same bits. Or x gives batches one after the other: a
@@ -138,7 +140,7 @@ class Model(Assembly):
         y: Any = None,
         validation: Validation = None,
         callbacks: Sequence[Callback] = (),
-        progress: bool | None = None,
+        progress: Progress = None,
         checkpoint: str | PathLike[str] | None = None,
         every: int | None = None,
         sample_weight: Any = None,
@@ -166,7 +168,7 @@ class Model(Assembly):
         data: tuple[tuple[Any, ...], Any],
         validation: Validation,
         callbacks: Sequence[Callback],
-        progress: bool | None,
+        progress: Progress,
         path: str | PathLike[str] | None,
         every: int | None,
     ) -> History:
@@ -179,16 +181,14 @@ class Model(Assembly):
         trial.check_batches(self.net, source.like, *sizes, step.shards or step.world.size)
         joining.check(step, self.state, run, source, held)
         keep = self._keeper(run, source, path, every)
-        called, show = Callbacks(callbacks, self), shown(progress) and step.world.rank == 0
+        called, shown = Callbacks(callbacks, self), screen(progress, self.backend, step.world.rank)
         with self.holder as holder:
             if holder.training:
                 raise RuntimeError("this model is being trained already: wait until that fit is over, or train a copy")
             holder.training = True
         try:
             holder.run = run
-            if show:
-                say(f"training on {self.backend.name} {self.backend.device}, {self.backend.reason}")
-            return Loop(holder, run, source, held, called, show, keep).train()
+            return Loop(holder, run, source, held, called, shown, keep).train()
         finally:
             holder.training = False
 

@@ -14,7 +14,7 @@ from xpnet.look.plot.canvas import pyplot
 from xpnet.look.plot.regions import training
 from xpnet.training.callbacks import Callback
 from xpnet.training.history import History
-from xpnet.training.progress import in_notebook
+from xpnet.training.notebook import in_notebook
 
 if TYPE_CHECKING:
     from xpnet.model import Model

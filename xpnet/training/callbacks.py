@@ -1,6 +1,6 @@
-"""Callbacks: what happens between epochs."""
+"""Callbacks: what happens between epochs, and between calls of K steps."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +24,14 @@ class Callback:
 
     def on_train_begin(self, model: "Model") -> None:
         """Before the first epoch, and before a resumed run goes on."""
+
+    def on_step_end(self, model: "Model", numbers: Mapping[str, float]) -> None:
+        """After each call of K steps, K as many as the backend does at once: 1 for a large network, up to 256 for a
+        small one, and what is left of an epoch.
+
+        `numbers` holds the loss, the gradient norm and the metrics, means over those steps' batches, and the learning
+        rate at the last one; `model.state.t` steps are done. Nothing is computed for it unless a callback overrides it.
+        """
 
     def on_epoch_end(self, model: "Model", history: History) -> bool | None:
         """After each epoch, its numbers in the history; return True to stop training."""
@@ -56,6 +64,7 @@ class Callbacks:
                 hint = ", an instance: add ()" if isinstance(callback, type) else ", a subclass of xn.Callback"
                 raise TypeError(f"callbacks must hold callbacks{hint}, got {callback!r}")
         self._all = [one for one in self._all if one.on_every_rank or model.world.rank == 0]
+        self.stepwise = [one for one in self._all if type(one).on_step_end is not Callback.on_step_end]
 
     def begin(self, run: Run) -> None:
         """Call all before the first epoch, and let them go on from where an interrupted run left them.
@@ -91,6 +100,11 @@ class Callbacks:
         run.callbacks = [
             {name: _kept(name, value, callback) for name, value in callback.state().items()} for callback in self._all
         ]
+
+    def step(self, numbers: Mapping[str, float]) -> None:
+        """Call those that want to know after K steps."""
+        for callback in self.stepwise:
+            callback.on_step_end(self._model, numbers)
 
     def epoch(self, history: History) -> list[str]:
         """Call all after an epoch; return the names of those that ask to stop."""

@@ -2,6 +2,8 @@
 
 import time
 
+from xpnet.training import notebook
+
 
 class History(dict[str, list[float]]):
     """A list a key, one number an epoch: what `fit` returns.
@@ -14,6 +16,8 @@ class History(dict[str, list[float]]):
 
     stopped: str | None = None
     """Why training ended before its last epoch, if it did."""
+    cell: int | None = None
+    """The notebook's cell under which it was drawn while training."""
 
     def add(self, **values: float) -> None:
         """Append one epoch's numbers."""
@@ -22,8 +26,15 @@ class History(dict[str, list[float]]):
 
     def last(self) -> str:
         """Say how the last epoch went, in one line."""
-        hidden = ("epoch", "learning_rate", "gradient_norm", "max_weight", "seconds")
-        return ", ".join(f"{key}={values[-1]:.4g}" for key, values in self.items() if key not in hidden and values)
+        return ", ".join(self.numbers())
+
+    def numbers(self) -> list[str]:
+        """Return the last epoch's loss and metrics, each as text."""
+        return [f"{key}={values[-1]:.4g}" for key, values in self.items() if key not in notebook.OWN and values]
+
+    def _repr_html_(self) -> str:
+        """Return the curves, for a notebook; nothing below the cell that has drawn them while it trained."""
+        return "" if self.cell is not None and self.cell == notebook.cell() else notebook.curves(self)
 
 
 class Stopwatch:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,8 @@ from xpnet.training import evaluation
 from xpnet.training.callbacks import Callbacks
 from xpnet.training.history import History, Stopwatch
 from xpnet.training.holder import Holder
-from xpnet.training.progress import Bar, Interrupt
+from xpnet.training.interrupt import Interrupt
+from xpnet.training.progress import Screen
 from xpnet.training.state import Run
 from xpnet.training.step import Outcome, Step
 from xpnet.world import World
@@ -32,7 +34,7 @@ class Loop:
     held: Samples | None
     """Samples for validation."""
     callbacks: Callbacks
-    show: bool
+    screen: Screen
     keep: Callable[[bool], None]
     """`keep(now)` is called where the run can be saved, within an epoch with False."""
 
@@ -59,12 +61,11 @@ class Loop:
 
     def _epochs(self, history: History) -> None:
         run, holder = self.run, self.holder
-        with Interrupt() as interrupt:
+        with self.screen, Interrupt() as interrupt:
             while not (asked := self._asked(interrupt)) and holder.state.epoch < run.until:
                 epoch = holder.state.epoch - run.first + 1
-                with Bar(self.source.count, f"epoch {epoch}/{run.until - run.first}", self.show) as bar:
-                    done = self._epoch(bar, interrupt)
-                    bar.conclude(history.last)
+                self.screen.begin(epoch, run.until - run.first, self.source.count)
+                done = self._epoch(interrupt)
                 asking = self.callbacks.epoch(history) if done else []
                 # a callback may have changed it, on one rank alone
                 self.world.check({"the optimizer": lambda: repr(holder.step.optimizer)})
@@ -80,28 +81,32 @@ class Loop:
         interrupt.asked = self.world.any(interrupt.asked) or interrupt.asked
         return interrupt.asked
 
-    def _epoch(self, bar: Bar, interrupt: Interrupt) -> bool:
+    def _epoch(self, interrupt: Interrupt) -> bool:
         """Train over the rest of the epoch's samples; return whether it was finished, and add it to the history."""
         run, n = self.run, self.source.count
         step = self._paced().on(self.source, run.batch_size if run.accumulate > 1 else None)
         cut = Cut(run.batch_size * run.accumulate, step.net.size, step.work(self.source.like))
-        bar.advance(run.position, {})
+        self.screen.advance(run.position, dict)
         world = self.world  # by itself: a source that knew this loop would keep its data until the next collection
         self.source.given_up = lambda: interrupt.asked and world.size == 1  # others wait for its batches
         self.source.share = world.share
         blocks = self.source.blocks(step.seed, self.holder.state.epoch, run.position, cut)
         for block in self.world.alike(blocks, lambda block: f"{len(block.batches)} of {block.batches.shape[1]}"):
             with self.holder:
-                self._block(step, block)
-            bar.advance(block.batches.size, self._means(step))
+                new = self._block(step, block)
+            self.screen.advance(block.batches.size, lambda: self._means(step, run.sums, run.weights))
+            if self.callbacks.stepwise:
+                self.callbacks.step(self._numbers(step, new.sum(axis=1)))
             if run.position != n:
                 self._note(False)
                 if self._asked(interrupt):
                     return False
         if run.position != n and self._asked(interrupt):  # a source was waited for
             return False
+        samples = run.position
         with self.holder:
             self._conclude(step)
+        self.screen.conclude(run.history, self.holder.state.t, samples)
         return True
 
     def _paced(self) -> Step:
@@ -113,21 +118,24 @@ class Loop:
                 step = holder.step = replace(step, optimizer=optimizer, compiled=None)
         return step
 
-    def _block(self, step: Step, block: Block) -> None:
-        """Do K steps, and add up what they report. NonFiniteError for the first that is not sound."""
-        run = self.run
+    def _block(self, step: Step, block: Block) -> np.ndarray:
+        """Do K steps, add up what they report, and return it. NonFiniteError for the first that is not sound."""
+        run, new = self.run, np.zeros((0, 0))
         with Stopwatch() as watch:
             outcome = step.many(self.holder.state, *block)
         self.holder.state = outcome.state
         if len(outcome.sizes):
-            self._add(step, outcome)
+            new = self._add(step, outcome)
         run.position += len(outcome.sizes) * block.batches.shape[1]
         run.seconds += watch.seconds
         if outcome.problem is not None:
             raise NonFiniteError(outcome.problem)
+        return new
 
-    def _add(self, step: Step, outcome: Outcome) -> None:
+    def _add(self, step: Step, outcome: Outcome) -> np.ndarray:
         """Add what steps report to the epoch's sums, one by one: however they are called together, to the same bits.
+
+        Return what was added, (·, K): the numbers, each times what counts in its batch, then what counts.
 
         A metric that is not defined for a batch, such as ROC AUC for one of a single class, counts nothing there.
         """
@@ -139,12 +147,18 @@ class Loop:
         before = [*run.sums, *run.weights] or [0.0] * len(new)
         after = np.cumsum(np.column_stack([before, new]), axis=1)[:, -1].tolist()
         run.sums, run.weights, run.shapes = after[: len(rows)], after[len(rows) :], outcome.shapes
+        return new
 
-    def _means(self, step: Step) -> dict[str, float]:
-        """Return loss, gradient norm and metrics, means over the epoch's batches so far by what counts in each."""
+    def _numbers(self, step: Step, new: np.ndarray) -> dict[str, float]:
+        """Return what K steps gave, of what they added up to."""
+        half, rate = len(new) // 2, step.optimizer.rate(self.holder.state.t - 1)
+        return {**self._means(step, new[:half], new[half:]), "learning_rate": rate}
+
+    def _means(self, step: Step, sums: Any, weights: Any) -> dict[str, float]:
+        """Return loss, gradient norm and metrics, means over batches by what counts in each, of their sums."""
         names, start, found = ("loss", "gradient_norm", *step.metrics), 0, {}
-        sums, weights = np.asarray(self.run.sums), np.asarray(self.run.weights)
-        means = np.divide(sums, weights, out=np.full(len(sums), np.nan), where=weights != 0)
+        counts = np.asarray(weights)
+        means = np.divide(np.asarray(sums), counts, out=np.full(len(counts), np.nan), where=counts != 0)
         for name, shape in zip(names, [(), (), *self.run.shapes], strict=True):
             stop = start + prod(shape)
             found[name] = concluded(step.metrics.get(name), means[start:stop].reshape(shape))
@@ -157,7 +171,8 @@ class Loop:
         state = self.holder.state = self.holder.state._replace(epoch=self.holder.state.epoch + 1)
         rate, weight = step.optimizer.rate(state.t - 1), evaluation.max_weight(step, state)
         seconds = self.world.gather(run.seconds)[0]
-        run.history.add(epoch=state.epoch, **self._means(step), learning_rate=rate, max_weight=weight, seconds=seconds)
+        means = self._means(step, run.sums, run.weights)
+        run.history.add(epoch=state.epoch, **means, learning_rate=rate, max_weight=weight, seconds=seconds)
         run.position, run.sums, run.weights, run.seconds = 0, [], [], 0.0
         if self.held is not None:
             scores = evaluation.score(step, state, self.held)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xpnet import metrics, random
-from xpnet.arrays import Array, Vector, each, shape_of, with_batch
+from xpnet.arrays import Array, Vector, each
 from xpnet.backends import Backend
 from xpnet.backends.base import at_work
 from xpnet.checks import precision, seed, settle
@@ -23,14 +23,10 @@ from xpnet.training.diagnosis import NORM, RULE, SLOWER, diagnose, told, word
 from xpnet.training.gathering import Gathering
 from xpnet.training.judging import Judging
 from xpnet.training.sharing import Sharing, shards
+from xpnet.training.sizing import Sizing
 from xpnet.training.state import State
 from xpnet.training.trial import fitting_metrics
 from xpnet.world import World
-
-BATCH = 4096
-"""Samples that are evaluated at a time, at most."""
-NUMBERS = 1 << 24
-"""Numbers that a layer's output may have then, where that leaves a sample."""
 
 
 class Outcome(NamedTuple):
@@ -47,7 +43,7 @@ class Outcome(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Step(Judging, Gathering, Sharing):
+class Step(Judging, Gathering, Sharing, Sizing):
     """What a step is made of; it holds no state. Change a part by `dataclasses.replace`."""
 
     net: Layer
@@ -90,27 +86,6 @@ class Step(Judging, Gathering, Sharing):
         shared = self.world.size > 1 or self.shards is not None
         compile = self.backend.one_by_one if shared else self.backend.compile
         return compile(self.shared if shared else self.one, lambda fixed: self.work(fixed[0]))
-
-    def work(self, x: Array) -> int:
-        """Return the multiply-adds of a sample of x."""
-        return self._sizes(x)[0]
-
-    def samples(self, x: Array) -> int:
-        """Return how many samples of x are evaluated at a time: fewer where the outputs of layers are large images."""
-        widest = self._sizes(x)[1]
-        return min(BATCH, 1 << max(0, (NUMBERS // max(widest, 1)).bit_length() - 1))
-
-    def _sizes(self, x: Array) -> tuple[int, int]:
-        """Return work and widest output of a sample of x."""
-        shape = with_batch(x, None)
-        if shape not in self._known:
-            whole = shape_of(x)  # what does not fit is said of the shape that came
-            self._known[shape] = self.net.work(whole), self.net.widest(whole)
-        return self._known[shape]
-
-    @cached_property
-    def _known(self) -> dict[tuple[Any, ...], tuple[int, int]]:
-        return {}
 
     @cached_property
     def live(self) -> Windows | None:
