@@ -34,6 +34,8 @@ ORDER = [
     "files",
     "model",
     "generation",
+    "rate_finder",
+    "loggers",
     "look",
     "testing",
     "selfcheck",

@@ -90,11 +90,12 @@ from xpnet.losses import (
 from xpnet.model import Model, load
 from xpnet.optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, Optimizer, RMSProp
 from xpnet.parameters import Parameter
+from xpnet.rate_finder import find_rate
 from xpnet.schedules import constant, cosine, one_cycle, polynomial, step_decay, warm_restarts, warmup
 from xpnet.training.averaging import ExponentialMovingAverage
 from xpnet.training.callbacks import Callback
 from xpnet.training.history import History
-from xpnet.training.monitors import EarlyStopping, ReduceOnPlateau
+from xpnet.training.monitors import EarlyStopping, ModelCheckpoint, ReduceOnPlateau
 from xpnet.version import __version__ as __version__
 
 __all__ = [
@@ -144,6 +145,7 @@ __all__ = [
     "Microscope",
     "Mish",
     "Model",
+    "ModelCheckpoint",
     "Movie",
     "MultiHeadAttention",
     "NAdam",
@@ -188,12 +190,14 @@ __all__ = [
     "cross_entropy",
     "datasets",
     "export_onnx",
+    "find_rate",
     "focal",
     "generate",
     "hinge",
     "huber",
     "kl_divergence",
     "load",
+    "loggers",
     "mean_absolute_error",
     "mean_squared_error",
     "metrics",
@@ -214,7 +218,7 @@ __all__ = [
 
 
 if TYPE_CHECKING:
-    from xpnet import testing
+    from xpnet import loggers, testing
     from xpnet.interop.onnx import export_onnx
     from xpnet.look import plot
     from xpnet.look.live import Live, Movie
@@ -222,6 +226,7 @@ if TYPE_CHECKING:
 
 LATER = {"Live": "xpnet.look.live", "Movie": "xpnet.look.live", "Microscope": "xpnet.look.microscope"}
 LATER |= {"export_onnx": "xpnet.interop.onnx", "plot": "xpnet.look.plot", "testing": "xpnet.testing"}
+LATER |= {"loggers": "xpnet.loggers"}
 
 if not TYPE_CHECKING:  # or a type checker would take every name for one that is here
 

@@ -2,6 +2,7 @@
 
     optimizer = xn.Adam(lr=xn.schedules.cosine(1e-3, steps=5000))
     optimizer = xn.Adam(lr=xn.schedules.cosine(1e-3, epochs=12))  # their steps are counted by `fit`
+    optimizer = xn.Adam(1e-3, schedule="cosine")  # the same for as many epochs as `fit` is asked for: epochs="all"
 
 `schedule(step) -> rate`, step = 0 for the first update; host floats throughout. Any function of the step will do; these
 are frozen dataclasses, so that they can be compared, printed and stored as data.
@@ -10,11 +11,13 @@ are frozen dataclasses, so that they can be compared, printed and stored as data
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-from xpnet.checks import integer, number, settle
+from xpnet.checks import integer, number, settle, shown
 
 Schedule: TypeAlias = Callable[[int], float]
+Epochs: TypeAlias = float | Literal["all"] | None
+"""How long a schedule takes: a number of epochs, which need not be whole, or all that `fit` is asked for."""
 
 LIMITS: dict[str, dict[str, float]] = {
     "rise": {"least": 0, "most": 1},
@@ -37,12 +40,29 @@ def times(lr: float | Schedule, factor: float) -> float | Schedule:
     return scaled(lr.lr, lr.factor * factor) if isinstance(lr, scaled) else scaled(lr, factor)
 
 
-def paced(lr: Any, steps: int) -> Any:
+def paced(lr: Any, steps: int, whole: int | None = None) -> Any:
     """Return a schedule whose epochs have so many steps: `cosine(0.1, epochs=3)` as a cosine of that many steps.
 
+    `whole` is for those that take all epochs: the steps to the end of the training, from the optimizer's first one.
     `fit` does so with the optimizer's before each epoch; what is not given in epochs is returned as it is.
     """
-    return lr.paced(steps) if isinstance(lr, _Checked) else lr
+    return lr.paced(steps, whole) if isinstance(lr, _Checked) else lr
+
+
+def named(who: str, name: Any, lr: float | Schedule) -> Schedule:
+    """Return the schedule of that name at a rate, as long as the training; ValueError if there is none.
+
+    "constant", "linear" (`polynomial` with the power 1), "cosine" or "one_cycle".
+    """
+    makers: dict[str, Callable[..., Schedule]] = {"linear": polynomial, "cosine": cosine, "one_cycle": one_cycle}
+    if callable(lr):
+        raise ValueError(f"{who}: lr is a schedule already, got schedule={shown(name)} too: give lr as a number")
+    if name == "constant":
+        return constant(lr)
+    if not isinstance(name, str) or name not in makers:
+        known = ", ".join(f'"{one}"' for one in ("constant", *makers))
+        raise ValueError(f"{who}: schedule must be one of {known}, got {shown(name)}: any other one is given as lr=")
+    return makers[name](lr, epochs="all")
 
 
 class _Checked:
@@ -52,6 +72,8 @@ class _Checked:
     """Whether `lr` may be another schedule."""
     counted = "steps"
     """The setting that `epochs` stand for."""
+    whole = False
+    """Whether it may take all epochs there are."""
 
     def __post_init__(self) -> None:
         settings: Any = self  # a dataclass
@@ -62,6 +84,8 @@ class _Checked:
         epochs = getattr(self, "epochs", None)
         if (name == "lr" and self.nests and callable(value)) or (name == "epochs" and value is None):
             return value
+        if name == "epochs" and self.whole and isinstance(value, str) and value == "all":
+            return value
         if name == self.counted and value is None and epochs is not None:
             return value
         if name == self.counted and value is None and hasattr(self, "epochs"):
@@ -70,12 +94,13 @@ class _Checked:
             return integer(who, name, value)
         return number(who, name, value, **LIMITS.get(name, {"least": 0}))
 
-    def paced(self, steps: int) -> Any:
+    def paced(self, steps: int, whole: int | None = None) -> Any:
         """Return the schedule, and the one that it holds, if so many steps are an epoch."""
         settings: Any = self
         epochs = getattr(self, "epochs", None)
-        count = {} if epochs is None else {self.counted: max(1, round(epochs * steps))}
-        return replace(settings, lr=paced(settings.lr, steps), **count)
+        count = whole if epochs == "all" else None if epochs is None else max(1, round(epochs * steps))
+        counted = {} if count is None else {self.counted: count}
+        return replace(settings, lr=paced(settings.lr, steps, whole), **counted)
 
     @property
     def _count(self) -> int:
@@ -132,7 +157,8 @@ class polynomial(_Checked):
     steps: int | None = None
     power: float = 1.0
     final: float = 0.0
-    epochs: float | None = field(default=None, kw_only=True)
+    epochs: Epochs = field(default=None, kw_only=True)
+    whole = True
 
     def __call__(self, step: int) -> float:
         left = 1.0 - min(step / self._count, 1.0)
@@ -146,7 +172,8 @@ class cosine(_Checked):
     lr: float
     steps: int | None = None
     final: float = 0.0
-    epochs: float | None = field(default=None, kw_only=True)
+    epochs: Epochs = field(default=None, kw_only=True)
+    whole = True
 
     def __call__(self, step: int) -> float:
         return _half_wave(self.final, self.lr, min(step / self._count, 1.0))
@@ -191,6 +218,11 @@ class warmup(_Checked):
     nests = True
     epochs: float | None = field(default=None, kw_only=True)
 
+    def paced(self, steps: int, whole: int | None = None) -> Any:
+        """Return it, if so many steps are an epoch; a schedule behind it that takes all has what is left."""
+        made = super().paced(steps)
+        return replace(made, lr=paced(self.lr, steps, None if whole is None else max(1, whole - made._count)))
+
     def __call__(self, step: int) -> float:
         steps = self._count
         if step < steps:
@@ -210,7 +242,8 @@ class one_cycle(_Checked):
     rise: float = 0.3
     start: float = 25.0
     end: float = 1e4
-    epochs: float | None = field(default=None, kw_only=True)
+    epochs: Epochs = field(default=None, kw_only=True)
+    whole = True
 
     def __call__(self, step: int) -> float:
         steps = self._count

@@ -20,7 +20,7 @@ from xpnet.optimizers.decay import decay_parts, penalty_rule, shrink_rule
 from xpnet.optimizers.factors import Factors, factor, factors, most
 from xpnet.optimizers.finite import BOUNDED, measure, sound
 from xpnet.parameters import Parts, Window, check_patterns, choose
-from xpnet.schedules import Schedule, paced, rate, times
+from xpnet.schedules import Schedule, named, paced, rate, times
 
 SETTINGS: dict[str, dict[str, float]] = {"lr": {}, "weight_decay": {}}
 SETTINGS |= {name: {"above": 0.0} for name in ("clip_norm", "eps")}
@@ -55,9 +55,10 @@ class Update(NamedTuple):
 class Optimizer(ABC):
     """θ and dθ in, θ out. A gradient that is not finite changes nothing, neither θ nor the slots.
 
-    `lr` is a number or a schedule. `weight_decay` λ adds λ θ to the gradient, on the parts of θ that `init` is told: in
-    a model the weights, and no vectors such as biases. `clip_norm` scales a gradient with a larger 2-norm down to that
-    norm, before all else.
+    `lr` is a number or a schedule; `schedule`, "linear", "cosine", "one_cycle" or "constant", makes a schedule of a
+    number, as long as `fit`, which `lr` is then. `weight_decay` λ adds λ θ to the gradient, on the parts of θ that
+    `init` is told: in a model the weights, and no vectors such as biases. `clip_norm` scales a gradient with a larger
+    2-norm down to that norm, before all else.
 
     `rates` and `decays` are factors on η and λ for the parameters whose names match a pattern, the last one that does:
     `rates={"0.*": 0.1}` lets the first layer learn at a tenth of the rate, `decays={"*": 1, "*.bias": 0.5}` lets all
@@ -69,6 +70,7 @@ class Optimizer(ABC):
     clip_norm: float | None = field(default=None, kw_only=True)
     rates: Factors = field(default=(), kw_only=True)
     decays: Factors = field(default=(), kw_only=True)
+    schedule: str | None = field(default=None, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         who = type(self).__name__
@@ -78,6 +80,8 @@ class Optimizer(ABC):
             if value is not None and not (name == "lr" and callable(value)):
                 bounds = bounds if "above" in bounds else {"least": 0.0, **bounds}
                 settle(self, **{name: number(who, name, value, **bounds)})
+        if self.schedule is not None:
+            settle(self, lr=named(who, self.schedule, self.lr), schedule=None)
 
     @property
     @abstractmethod
@@ -108,9 +112,9 @@ class Optimizer(ABC):
         """Return the learning rate at step t, 0 for the first."""
         return rate(self.lr, t)
 
-    def paced(self, steps: int | None) -> "Optimizer":
-        """Return the optimizer for epochs of so many steps: itself, unless its schedule is given in epochs."""
-        lr = self.lr if steps is None else paced(self.lr, steps)
+    def paced(self, steps: int | None, whole: int | None = None) -> "Optimizer":
+        """Return the optimizer for epochs of so many steps, `whole` in all: itself, unless its rate goes by epochs."""
+        lr = self.lr if steps is None else paced(self.lr, steps, whole)
         return self if lr == self.lr else replace(self, lr=lr)
 
     def scalars(self, t: int) -> tuple[float, ...]:

@@ -21,6 +21,8 @@ class Callback:
     """
 
     on_every_rank = True
+    stepwise = True
+    """Whether `on_step_end` is called, if it is overridden."""
 
     def on_train_begin(self, model: "Model") -> None:
         """Before the first epoch, and before a resumed run goes on."""
@@ -64,7 +66,8 @@ class Callbacks:
                 hint = ", an instance: add ()" if isinstance(callback, type) else ", a subclass of xn.Callback"
                 raise TypeError(f"callbacks must hold callbacks{hint}, got {callback!r}")
         self._all = [one for one in self._all if one.on_every_rank or model.world.rank == 0]
-        self.stepwise = [one for one in self._all if type(one).on_step_end is not Callback.on_step_end]
+        own = [one for one in self._all if type(one).on_step_end is not Callback.on_step_end]
+        self.stepwise = [one for one in own if one.stepwise]
 
     def begin(self, run: Run) -> None:
         """Call all before the first epoch, and let them go on from where an interrupted run left them.

@@ -57,7 +57,7 @@ def check(step: Step, state: State, run: Run, source: Samples, held: Samples | N
             "the backend": lambda: step.backend.name,
             "the network": lambda: repr(step.net),
             "the optimizer": lambda: repr(step.optimizer),
-            "the learning rate": lambda: step.optimizer.rate(state.t),
+            "the learning rate": lambda: step.optimizer.paced(source.steps(batch), 1).rate(state.t),
             "the precision": lambda: step.dtype,
             "the seed": lambda: step.seed,
             "shards": lambda: step.shards,

@@ -111,8 +111,11 @@ class Loop:
 
     def _paced(self) -> Step:
         """Return the step, its schedule told how many steps an epoch has."""
-        step = self.holder.step
-        optimizer = step.optimizer.paced(self.source.steps(self.run.batch_size * self.run.accumulate))
+        step, state, run = self.holder.step, self.holder.state, self.run
+        batch = run.batch_size * run.accumulate
+        steps, done = self.source.steps(batch), -(-run.position // batch)
+        whole = None if steps is None else state.t - done + (run.until - state.epoch) * steps
+        optimizer = step.optimizer.paced(steps, whole)
         if optimizer is not step.optimizer:
             with self.holder as holder:
                 step = holder.step = replace(step, optimizer=optimizer, compiled=None)

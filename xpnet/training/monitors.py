@@ -1,5 +1,7 @@
-"""Callbacks that watch a number of the history: stop, or learn more slowly, when it no longer improves."""
+"""Callbacks that watch a number of the history: stop or learn more slowly when it stands still, keep what was best."""
 
+from os import PathLike, fspath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xpnet.arrays import Array
@@ -161,3 +163,44 @@ class ReduceOnPlateau(Monitor):
         """Go on comparing with it; the rate itself is the optimizer's."""
         super().restore(model, state)
         self._resting = state["resting"]
+
+
+class ModelCheckpoint(Monitor):
+    """Save the model to `path` after each epoch in which the number `best` is better than in all before.
+
+        model.fit(x, y, epochs=50, validation=0.1, callbacks=[xn.ModelCheckpoint("best.safetensors")])
+        model = xn.load("best.safetensors")
+
+    `mode` and `min_delta` are those of `EarlyStopping`. `{epoch}` in the path becomes the epoch's number, for a file
+    each. A file holds the model, with its optimizer's state, and no run to go on with: that is what `checkpoint=` of
+    `fit` is for. `saved` is the file that was written last. Of several processes the first writes.
+    """
+
+    def __init__(
+        self, path: str | PathLike[str], best: str = "val_loss", mode: str | None = None, min_delta: float = 0.0
+    ) -> None:
+        super().__init__(best, 1, min_delta, mode)
+        self.path = fspath(path)
+
+    def on_train_begin(self, model: "Model") -> None:
+        """Forget earlier runs; FileNotFoundError if there is no folder for the file."""
+        super().on_train_begin(model)
+        self.saved: str | None = None
+        if not (folder := Path(self.path).parent).is_dir():
+            raise FileNotFoundError(f"ModelCheckpoint cannot write {self.path}: there is no folder {folder}")
+
+    def on_epoch_end(self, model: "Model", history: History) -> None:
+        """Compare with the best so far, and save what is better."""
+        if self.improved(history):
+            self.saved = self.path.replace("{epoch}", str(model.epoch))
+            if model.world.rank == 0:
+                type(model).of(model.step, model.state).save(self.saved)
+
+    def state(self) -> dict[str, Any]:
+        """The best so far, and where it is."""
+        return super().state() | {"saved": self.saved}
+
+    def restore(self, model: "Model", state: dict[str, Any]) -> None:
+        """Go on comparing with it."""
+        super().restore(model, state)
+        self.saved = state["saved"]

@@ -11,6 +11,7 @@ from xpnet.look.plot.curves import curves, history, layers, max_weight, microsco
 from xpnet.look.plot.features import feature_maps, filters, weights
 from xpnet.look.plot.functions import loss, loss_functions
 from xpnet.look.plot.images import confusion_matrix, images, mistakes, samples
+from xpnet.look.plot.rates import rates
 from xpnet.look.plot.regions import decision_regions, scatter, training
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "max_weight",
     "microscope",
     "mistakes",
+    "rates",
     "samples",
     "scatter",
     "training",

@@ -1,0 +1,60 @@
+"""A log in MLflow."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from xpnet.loggers.base import Logger, client, settings
+from xpnet.training.history import History
+
+if TYPE_CHECKING:
+    from xpnet.model import Model
+
+
+class MLflow(Logger):
+    """Writes metrics over the steps to the MLflow run that is active, or else to one of its own, called `name`.
+
+        mlflow.set_tracking_uri(...); mlflow.set_experiment(...)
+        model.fit(x, y, epochs=20, callbacks=[xn.loggers.MLflow("first")])
+
+    Where that is, MLflow's own settings say. Its own run has what the model is made of as parameters, ends as FINISHED,
+    KILLED (by Ctrl-C) or FAILED, and is gone on with when training is resumed; its id is in `run`.
+    """
+
+    def __init__(self, name: str | None = None, steps: bool = False) -> None:
+        super().__init__(steps)
+        self.name, self.run = name, ""
+        self._library, self._own = client("MLflow", "mlflow"), False
+
+    def on_train_begin(self, model: "Model") -> None:
+        """Forget earlier runs."""
+        super().on_train_begin(model)
+        self.run = ""
+
+    def state(self) -> dict[str, Any]:
+        """The run."""
+        return {"run": self.run} if self.run else {}
+
+    def restore(self, model: "Model", state: dict[str, Any]) -> None:
+        """Go on with it."""
+        self.run = state["run"]
+
+    def open(self, model: "Model") -> None:
+        """Take the active run, or begin one."""
+        active = self._library.active_run()
+        self._own = active is None
+        if self._own:
+            goes_on = bool(self.run)
+            active = self._library.start_run(run_id=self.run or None, run_name=None if goes_on else self.name)
+            if not goes_on:
+                self._library.log_params(settings(model))
+        self.run = active.info.run_id
+
+    def write(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Add a point to each metric."""
+        self._library.log_metrics(dict(numbers), step=step, run_id=self.run)
+
+    def close(self, model: "Model", history: History) -> None:
+        """End its own run."""
+        if self._own:
+            killed = "KILLED" if history.stopped == "Ctrl-C" else "FAILED"
+            self._library.end_run("FINISHED" if model.underway is None else killed)
