@@ -328,34 +328,92 @@ def test_a_stopwatch_adds_up():
 # The bar
 
 
-def test_nothing_is_shown_unless_a_person_watches(capsys):
-    classifier().fit(X, Y)
-    assert capsys.readouterr() == ("", "")
-
-
-def test_the_bar_shows_loss_metrics_and_speed(capsys):
-    model = xn.Model(NET, xn.cross_entropy, xn.SGD(0.1), backend="numpy", metrics=["accuracy"])
-    history = model.fit(X, Y, epochs=2, batch_size=5, validation=4, progress=True)
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("training on numpy cpu, asked for by name\n")
-    for number in range(2):
-        line = [line for line in err.replace("\n", "\r").split("\r") if f"epoch {number + 1}/2" in line][-1]
-        assert "8.00/8.00" in line
-        assert "samples/s" in line
-        for key in ("loss", "accuracy", "val_loss", "val_accuracy"):
-            assert f"{key}={history[key][number]:.4g}" in line
-    assert err.endswith("\n")
-
-
 def test_the_bar_is_closed_when_training_fails(capsys):
     from tqdm import tqdm
 
     with pytest.raises(NonFiniteError) as caught:  # the error's traceback keeps the bar from being collected
-        classifier(lr=lambda step: -float(step)).fit(X, Y, epochs=2, batch_size=2, progress=True)
+        classifier(lr=lambda step: -float(step)).fit(X, Y, epochs=2, batch_size=2, progress="bar")
     assert capsys.readouterr().err.endswith("\n")
     assert caught.value
     assert not [bar for bar in getattr(tqdm, "_instances", ()) if not bar.disable]
+
+
+# Between calls of K steps
+
+
+def test_each_call_of_k_steps_is_told_with_the_means_of_its_batches(backend):
+    """Five batches of 2 in one call, and the last one, of 1, in another: the epoch's means are theirs."""
+
+    class Stepping(xn.Callback):
+        def __init__(self):
+            self.calls = []
+
+        def on_step_end(self, model, numbers):
+            self.calls.append((model.state.t, dict(numbers)))
+
+    x, y, stepping = X[:11], Y[:11], Stepping()
+    model = xn.Model(NET, xn.cross_entropy, xn.SGD(lambda t: 0.1 / (t + 1)), backend=backend, metrics=["accuracy"])
+    history = model.fit(x, y, epochs=2, batch_size=2, callbacks=[stepping])
+    assert [t for t, _ in stepping.calls] == [5, 6, 11, 12]
+    assert list(stepping.calls[0][1]) == ["loss", "gradient_norm", "accuracy", "learning_rate"]
+    for epoch in range(2):
+        (_, five), (t, one) = stepping.calls[2 * epoch : 2 * epoch + 2]
+        for name in ("loss", "gradient_norm", "accuracy"):
+            assert (10 * five[name] + one[name]) / 11 == pytest.approx(history[name][epoch], rel=1e-12)
+        assert one["learning_rate"] == 0.1 / t
+
+
+def test_nothing_is_computed_for_callbacks_that_do_not_ask(monkeypatch):
+    monkeypatch.setattr("xpnet.training.loop.Loop._numbers", lambda *_: pytest.fail("nobody asked"))
+
+    class Quiet(xn.Callback):
+        stepwise = False
+
+        def on_step_end(self, model, numbers):
+            pytest.fail("it is not stepwise")
+
+    classifier().fit(X, Y, callbacks=[Quiet(), Recorder()])
+
+
+# The best model in a file
+
+
+def test_the_best_model_is_in_the_file(backend, tmp_path):
+    recorder, keep = Recorder(), xn.ModelCheckpoint(tmp_path / "best", best="score", mode="max")
+    model = classifier(backend)
+    model.fit(X, Y, epochs=5, callbacks=[Script("score", [1.0, 3.0, 2.0, 3.0, 2.5]), keep, recorder])
+    found = xn.load(tmp_path / "best", backend)
+    assert np.array_equal(backend.asnumpy(found.theta), recorder.thetas[1])
+    assert (found.epoch, keep.best, keep.best_epoch, keep.saved) == (2, 3.0, 2, str(tmp_path / "best"))
+    assert found.underway is None, "it is a model, not a run"
+    found.fit(X, Y)
+
+
+def test_the_best_model_of_a_run_that_was_cut_off_is_not_forgotten(tmp_path):
+    class Cut(xn.Callback):
+        def on_epoch_end(self, model, history):
+            if model.epoch == 3:
+                raise RuntimeError("the power is out")
+
+    keep = xn.ModelCheckpoint(tmp_path / "best-{epoch}", best="score", mode="min")
+    script = Script("score", [2.0, 1.0, 3.0])
+    with pytest.raises(RuntimeError):
+        classifier().fit(X, Y, epochs=5, callbacks=[script, keep, Cut()], checkpoint=tmp_path / "run")
+    again = xn.ModelCheckpoint(tmp_path / "best-{epoch}", best="score", mode="min")
+    script = Script("score", [1.5, 1.5, 0.5])
+    xn.load(tmp_path / "run", "numpy").resume(X, Y, callbacks=[script, again])
+    assert sorted(path.name for path in tmp_path.glob("best*")) == ["best-1", "best-2", "best-5"]
+    assert again.saved == str(tmp_path / "best-5")
+
+
+def test_a_place_where_the_best_cannot_be_is_noticed_at_once(tmp_path):
+    with pytest.raises(ValueError, match=r'^ModelCheckpoint: is "gain" better small or large\? Pass mode="min" or'):
+        xn.ModelCheckpoint(tmp_path / "best", best="gain")
+    model, place = classifier(), tmp_path / "no" / "best"
+    text = f"^ModelCheckpoint cannot write {re.escape(str(place))}: there is no folder {re.escape(str(place.parent))}$"
+    with pytest.raises(FileNotFoundError, match=text):
+        model.fit(X, Y, callbacks=[xn.ModelCheckpoint(place, best="loss")])
+    assert model.epoch == 0
 
 
 # Ctrl-C

@@ -33,7 +33,8 @@ class TensorBoard(Logger):
 
     def open(self, model: "Model") -> None:
         """Begin a file."""
-        self._writer = self._library.SummaryWriter(self.folder, purge_step=self._from + 1 if self._from else None)
+        how = {"purge_step": self._from + 1 if self._from else None, "filename_suffix": f".{self._from}"}
+        self._writer = self._library.SummaryWriter(self.folder, **how)  # a name holds seconds: two may be the same
         text = "\n".join(f"- {name}: `{value}`" for name, value in settings(model).items())
         self._writer.add_text("model", text, self._from)
 

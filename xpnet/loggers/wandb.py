@@ -27,7 +27,8 @@ class WandB(Logger):
         self.settings, self.run = {"mode": mode, **settings}, ""
         if self.settings["mode"] != "online":
             os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it is read when wandb is imported
-        self._library, self._own, self._active = client("WandB", "wandb"), False, None
+        self._library, self._own = client("WandB", "wandb"), False
+        self._active: Any = None
 
     def on_train_begin(self, model: "Model") -> None:
         """Forget earlier runs."""

@@ -97,7 +97,7 @@ def curves(history: Mapping[str, Sequence[float]]) -> str:
         f'<g transform="translate({WIDE * (k % columns)},{HIGH * (k // columns)})">{_panel(name, epochs, history)}</g>'
         for k, name in enumerate(names)
     )
-    said = f"{escape(', '.join(names))} after {len(epochs)} epochs"
+    said = f"{escape(', '.join(names))} up to epoch {epochs[-1]:g}"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{WIDE * columns}" height="{HIGH * rows}" '
         f'viewBox="0 0 {WIDE * columns} {HIGH * rows}" font-family="sans-serif" font-size="11" fill="currentColor">'
@@ -109,12 +109,12 @@ def _panel(name: str, epochs: Sequence[float], history: Mapping[str, Sequence[fl
     lines = {prefix: _points(epochs, history[prefix + name]) for prefix in COLOURS if prefix + name in history}
     values = [value for line in lines.values() for _, value in line]
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    first, last = epochs[0], epochs[-1]
+    first, last, half = epochs[0], epochs[-1], high / 2.0 - low / 2.0  # which no numbers are too large for
     right, bottom = WIDE - RIGHT, HIGH - BOTTOM
 
     def place(epoch: float, value: float) -> tuple[float, float]:
         across = (epoch - first) / (last - first) if last > first else 0.5
-        up = (value - low) / (high - low) if high > low else 0.5
+        up = (value / 2.0 - low / 2.0) / half if half > 0.0 else 0.5
         return LEFT + across * (right - LEFT), bottom - up * (bottom - TOP)
 
     drawn = "".join(_curve(prefix, [place(*point) for point in line]) for prefix, line in lines.items())
