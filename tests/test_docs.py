@@ -124,9 +124,9 @@ def test_a_path_that_is_named_exists():
 
 def public():
     """Yield the dotted name of everything public."""
-    modules = {"datasets", "metrics", "plot", "schedules", "testing"}
+    modules = {"datasets", "loggers", "metrics", "plot", "schedules", "testing"}
     yield from (f"xpnet.{one}" for one in xn.__all__ if one not in modules)
-    for module in (xn.datasets, xn.plot, xn.testing):
+    for module in (xn.datasets, xn.loggers, xn.plot, xn.testing):
         yield from (f"{module.__name__}.{one}" for one in module.__all__)
     kinds = types.FunctionType | type
     yield from (f"xpnet.metrics.{one}" for one in xn.metrics.__all__ if isinstance(getattr(xn.metrics, one), kinds))

@@ -333,6 +333,22 @@ def test_wandb_writes_to_the_run_that_is_active_and_leaves_it_open(wandb, tmp_pa
     assert "loss" in offline(tmp_path)[0][1]
 
 
+def test_wandb_goes_on_with_its_run(wandb, tmp_path):
+    made = []
+
+    def logger():
+        made.append(xn.loggers.WandB(project="tests", dir=tmp_path / f"part{len(made)}"))
+        (tmp_path / f"part{len(made)}").mkdir()
+        return made[-1]
+
+    (tmp_path / "part0").mkdir()
+    history = interrupted(logger, tmp_path)
+    assert made[0].run == made[1].run
+    assert {step: numbers["loss"] for step, numbers in offline(tmp_path / "part1")[0].items()} == dict(
+        zip([9, 12, 15], history["loss"][2:], strict=True)
+    )
+
+
 def test_wandb_is_offline_unless_the_users_settings_say_otherwise(wandb, monkeypatch):
     assert xn.loggers.WandB().settings["mode"] == "offline"
     assert xn.loggers.WandB(mode="disabled").settings["mode"] == "disabled"

@@ -279,6 +279,90 @@ def test_a_run_whose_rates_are_given_in_epochs_goes_on_to_the_same_bits(tmp_path
     assert history["learning_rate"] == expected["learning_rate"]
 
 
+# As long as fit
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("cosine", lambda steps: cosine(0.1, steps=steps)),
+        ("linear", lambda steps: polynomial(0.1, steps=steps)),
+        ("one_cycle", lambda steps: one_cycle(0.1, steps=steps)),
+        ("constant", lambda steps: constant(0.1)),
+    ],
+)
+def test_a_schedule_by_name_is_as_long_as_fit(backend, name, meant):
+    given = xn.Model(xn.Linear(3, 2), xn.cross_entropy, xn.Adam(0.1, schedule=name), backend=backend)
+    for epochs in (2, 4):  # what comes later goes on to a later end
+        before = given.state.t
+        rates = given.fit(X, Y, epochs=epochs, batch_size=5, progress=False)["learning_rate"]
+        schedule = meant(before + 5 * epochs)
+        assert rates == [schedule(before + 5 * k - 1) for k in range(1, epochs + 1)]
+
+
+def test_all_epochs_are_those_that_are_left_where_an_optimizer_is_new():
+    model = classifier(0.1)
+    model.fit(X, Y, epochs=3, batch_size=5, progress=False)
+    model.optimizer = xn.SGD(0.1, schedule="linear")
+    rates = model.fit(X, Y, epochs=2, batch_size=5, progress=False)["learning_rate"]
+    assert rates == [polynomial(0.1, steps=10)(4), polynomial(0.1, steps=10)(9)]
+
+
+def test_what_is_behind_a_warmup_has_what_is_left():
+    made = paced(scaled(warmup(cosine(0.1, epochs="all"), epochs=2), 0.5), 10, 100)
+    assert made == scaled(warmup(cosine(0.1, steps=80, epochs="all"), steps=20, epochs=2), 0.5)
+    assert paced(made, 10, 200).lr.lr.steps == 180, "it is still as long as fit"
+
+
+@pytest.mark.parametrize("at", [10, 13])  # within an epoch, and after one
+def test_a_run_as_long_as_fit_goes_on_to_the_same_bits(tmp_path, at):
+    def new():
+        return xn.Model(xn.Linear(3, 2), xn.cross_entropy, xn.SGD(0.1, schedule="cosine"), backend="numpy")
+
+    class Cut(xn.Callback):
+        def on_step_end(self, model, numbers):
+            if model.state.t == at:
+                raise RuntimeError("the power is out")
+
+    whole, cut = new(), new()
+    whole.fit(X, Y, epochs=3, batch_size=12, progress=False)
+    whole.fit(X[:0:-1], Y[:0:-1], epochs=2, batch_size=7, progress=False)
+    cut.fit(X, Y, epochs=3, batch_size=12, progress=False)
+    with pytest.raises(RuntimeError):
+        cut.fit(X[:0:-1], Y[:0:-1], 2, 7, checkpoint=tmp_path / "run", every=1, callbacks=[Cut()], progress=False)
+    found = xn.load(tmp_path / "run", "numpy")
+    found.resume(X[:0:-1], Y[:0:-1], progress=False)
+    assert np.array_equal(found.theta, whole.theta)
+    assert found.optimizer == whole.optimizer
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (
+            lambda: xn.Adam(0.1, schedule="cosin"),
+            'Adam: schedule must be one of "constant", "linear", "cosine", "one_cycle", got \'cosin\': '
+            "any other one is given as lr=",
+        ),
+        (
+            lambda: xn.SGD(0.1, schedule=cosine(0.1, steps=3)),
+            'SGD: schedule must be one of "constant", "linear", "cosine", "one_cycle", got '
+            "cosine(lr=0.1, steps=3, final=0.0, epochs=None): any other one is given as lr=",
+        ),
+        (
+            lambda: xn.SGD(cosine(0.1, steps=3), schedule="cosine"),
+            "SGD: lr is a schedule already, got schedule='cosine' too: give lr as a number",
+        ),
+        (lambda: step_decay(0.1, epochs="all"), "step_decay: epochs must be a number above 0, got 'all'"),
+        (lambda: cosine(0.1, epochs="most"), "cosine: epochs must be a number above 0, got 'most'"),
+        (lambda: xn.Adam(-1.0, schedule="cosine"), "Adam: lr must be a number of at least 0.0, got -1.0"),
+    ],
+)
+def test_a_schedule_that_is_not_one_is_refused(make, text):
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        make()
+
+
 def test_a_rate_in_epochs_that_a_callback_sets_is_counted_too():
     class Slower(xn.Callback):
         def on_epoch_end(self, model, history):

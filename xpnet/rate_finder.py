@@ -6,7 +6,6 @@ of the rate with the least loss: Howard & Gugger, "Deep Learning for Coders", 20
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from math import exp, log
 from typing import Any
 
 import numpy as np
@@ -55,7 +54,8 @@ class Rise:
     steps: int
 
     def __call__(self, step: int) -> float:
-        return exp(log(self.lowest) + (log(self.highest) - log(self.lowest)) * min(step / (self.steps - 1), 1.0))
+        share = min(step / (self.steps - 1), 1.0)
+        return float(self.lowest ** (1.0 - share) * self.highest**share)
 
 
 def find_rate(
