@@ -122,6 +122,20 @@ def test_numba_compiles_every_rule(optimizer):
     assert xn.backend("numpy").bits()["rules"] == "fused"
 
 
+def test_a_rule_of_a_namespace_without_a_name_is_compiled_and_found_again(tmp_path):
+    pytest.importorskip("numba", reason="Numba is not installed")
+    source = "def lone_rule(xp, theta, g, rate):\n    theta -= rate * g\n    return (theta,)\n"
+    path = tmp_path / "rules.py"
+    path.write_text(source)
+    for _ in range(2):  # the second time it comes out of Numba's cache
+        scope = {}
+        exec(compile(source, str(path), "exec"), scope)
+        assert scope["lone_rule"].__module__ is None or scope["lone_rule"].__module__ == "builtins"
+        theta = np.ones(2, "float32")
+        assert fused.fuse(scope["lone_rule"], 1, 1, 1)((theta,), (np.ones(2, "float32"),), (0.5,))
+        assert theta.tolist() == [0.5, 0.5]
+
+
 def test_a_rule_without_a_file_runs_in_its_plain_form():
     pytest.importorskip("numba", reason="Numba is not installed")
     scope = {"__name__": "__main__"}

@@ -114,7 +114,7 @@ def _loop(rule: Rule, states: int, inputs: int, scalars: int) -> Any:
     )
     # compiled under the rule's own file, line and module: there Numba looks to see whether its cache is stale
     code = compile("\n" * (rule.__code__.co_firstlineno - 2) + source, rule.__code__.co_filename, "exec")
-    scope: dict[str, Any] = {"np": np, "rule": _jitted(rule), "__name__": rule.__module__}
+    scope: dict[str, Any] = {"np": np, "rule": _jitted(rule), "__name__": rule.__module__ or "__main__"}
     exec(code, scope)
     return njit(cache=True, **OPTIONS)(scope[f"{rule.__name__}_loop"])
 
@@ -125,7 +125,8 @@ def _jitted(rule: Any) -> Any:
 
     called = {name: rule.__globals__[name] for name in rule.__code__.co_names if name in rule.__globals__}
     jitted = {name: _jitted(value) for name, value in called.items() if isinstance(value, FunctionType)}
-    return njit(**OPTIONS)(FunctionType(rule.__code__, rule.__globals__ | jitted, rule.__name__))
+    scope = {"__name__": "__main__"} | rule.__globals__ | jitted  # Numba asks for the module, which `exec` may not name
+    return njit(**OPTIONS)(FunctionType(rule.__code__, scope, rule.__name__))
 
 
 def _plainly(rule: Any, error: Exception) -> None:
