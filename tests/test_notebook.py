@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import xpnet as xn
-from xpnet.training import notebook
+from xpnet.training import html, notebook
 from xpnet.training.history import History
 
 X = np.random.default_rng(0).normal(size=(12, 3)).astype("float32")
@@ -94,8 +94,8 @@ def test_curves_are_bounded():
     many = history(10_000, **{f"m{k}": [1.0] * 10_000 for k in range(30)})
     assert len(many._repr_html_()) < 60_000
     panels = drawn(many)
-    assert len(panels) == notebook.MOST_PANELS
-    assert all(len(lines[0]) <= notebook.MOST_POINTS for _, lines in panels)
+    assert len(panels) == html.MOST_PANELS
+    assert all(len(lines[0]) <= html.MOST_POINTS for _, lines in panels)
     assert panels[0][1][0][-1][0] == 290.0, "the last epoch is there"
 
 

@@ -56,6 +56,7 @@ model.fit(x, y, epochs="3")  # error: arg-type
 model.fit(x, y, batch_size=0.5)  # error: arg-type
 model.fit(x, y, validation="test")  # error: arg-type
 model.fit(x, y, validation=(x,))  # error: arg-type
+model.fit(x, y, progress="dots")  # error: arg-type
 model.fit(x, y, callbacks=xn.EarlyStopping())  # error: arg-type
 model.fit(x, y, callbacks=[xn.EarlyStopping])  # error: list-item
 model.fit(x, y, checkpoint=True)  # error: arg-type

@@ -14,7 +14,7 @@ from xpnet.layers import Layer
 from xpnet.losses import Loss
 from xpnet.metrics import Metric
 from xpnet.optimizers import Optimizer
-from xpnet.training import notebook, parts
+from xpnet.training import parts
 from xpnet.training.holder import Holder
 from xpnet.training.state import Run, State
 from xpnet.training.step import Step
@@ -35,7 +35,9 @@ class Assembly:
 
     def _repr_html_(self) -> str:
         """Return the layers as a table, for a notebook."""
-        return notebook.table(repr(self).replace(f"{self.net}, ", "", 1), self.net, self.step.shape)
+        from xpnet.training.html import table  # which training itself has no use for
+
+        return table(repr(self).replace(f"{self.net}, ", "", 1), self.net, self.step.shape)
 
     @property
     def step(self) -> Step:

@@ -34,7 +34,13 @@ class History(dict[str, list[float]]):
 
     def _repr_html_(self) -> str:
         """Return the curves, for a notebook; nothing below the cell that has drawn them while it trained."""
-        return "" if self.cell is not None and self.cell == notebook.cell() else notebook.curves(self)
+        return "" if self.cell is not None and self.cell == notebook.cell() else self.html()
+
+    def html(self) -> str:
+        """Return the loss and the metrics as curves, an SVG picture for a page."""
+        from xpnet.training.html import curves  # which training itself has no use for
+
+        return curves(self)
 
 
 class Stopwatch:
