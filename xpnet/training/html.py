@@ -1,4 +1,4 @@
-"""A model and a history as HTML: the table of its layers, its curves. Plain text in a page: no scripts, nothing fetched."""
+"""A model and a history as HTML: the table of its layers, its curves. No scripts, and nothing is fetched."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
