@@ -255,6 +255,13 @@ def test_mlflow_goes_on_with_its_run(mlflow, tmp_path):
     assert mlflow.get_run(made[1].run).info.status == "FINISHED"
 
 
+def test_mlflow_does_not_report_to_its_makers(mlflow, monkeypatch):
+    monkeypatch.delenv("DO_NOT_TRACK")
+    monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY", raising=False)
+    xn.loggers.MLflow()
+    assert mlflow.environment_variables.MLFLOW_DISABLE_TELEMETRY.get() is True
+
+
 def test_mlflow_is_told_of_a_failure(mlflow):
     log = xn.loggers.MLflow()
     with pytest.raises(RuntimeError):

@@ -106,9 +106,9 @@ class Model(Assembly):
         model's own library and device stay where they are; NumPy arrays and lists are copied there once. `validation`
         is a pair (x, y), with weights (x, y, weights), or what else x may be; or a share or a number of samples held
         out at random, or as an `xn.HoldOut` says. Ctrl-C stops after the steps under way and keeps the model; a second
-        one raises KeyboardInterrupt. `progress` is "bar", "lines" or False. Left out it is a bar on a terminal or in a
-        notebook, there with curves; elsewhere a line for each of the first 20 epochs and the last, and between them one
-        in two seconds at most.
+        one raises KeyboardInterrupt. `progress` is "bar", "lines" or False. True, or left out, it is a bar on a
+        terminal or in a notebook, there with curves, else lines on stderr: for the first 20 epochs and the last, and
+        between them one in two seconds at most.
 
         Without y, x is a source, `len()` and `x[rows] -> (x, y)` or `(x, y, weights)`, such as `xn.Rows`, which is read
         a block at a time: its order is that of arrays, to the same bits. Or x gives batches one after the other: a

@@ -1,5 +1,6 @@
 """A log in MLflow."""
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,14 @@ class MLflow(Logger):
         model.fit(x, y, epochs=20, callbacks=[xn.loggers.MLflow("first")])
 
     Where that is, MLflow's own settings say. Its own run has what the model is made of as parameters, ends as FINISHED,
-    KILLED (by Ctrl-C) or FAILED, and is gone on with when training is resumed; its id is in `run`.
+    KILLED (by Ctrl-C) or FAILED, and is gone on with when training is resumed; its id is in `run`. MLflow's reports of
+    usage to its makers are off, unless MLFLOW_DISABLE_TELEMETRY is set to "false".
     """
 
     def __init__(self, name: str | None = None, steps: bool = False) -> None:
         super().__init__(steps)
         self.name, self.run = name, ""
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it is read when mlflow is imported
         self._library, self._own = client("MLflow", "mlflow"), False
 
     def on_train_begin(self, model: "Model") -> None:

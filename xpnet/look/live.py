@@ -29,7 +29,8 @@ class Live(Callback):
 
     Above, training and validation curves of `metric`; below, the decision regions around the samples, or, without
     samples, the loss. `every` is the number of epochs between two pictures. The last one stays in `figure`, and the
-    window is closed when training is over. Without a notebook or a screen nothing is shown.
+    window is closed when training is over. Without a notebook or a screen nothing is shown. In a notebook `fit` draws
+    curves by itself, unless `progress` is "lines" or False.
     """
 
     on_every_rank = False
