@@ -63,7 +63,9 @@ def test_settings_are_looked_at_when_they_are_given(make, text):
 def test_numpys_numbers_become_pythons():
     optimizer = xn.Adam(np.float32(0.5), beta1=np.array(0.25), clip_norm=np.int64(3))
     assert optimizer == xn.Adam(0.5, beta1=0.25, clip_norm=3.0)
-    assert all(type(value) is float for value in vars(optimizer).values() if type(value) not in (tuple, bool))
+    assert all(
+        type(value) is float for value in vars(optimizer).values() if not isinstance(value, (tuple, bool, type(None)))
+    )
 
 
 @pytest.mark.parametrize(
