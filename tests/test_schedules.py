@@ -291,8 +291,8 @@ def test_a_run_whose_rates_are_given_in_epochs_goes_on_to_the_same_bits(tmp_path
         ("constant", lambda steps: constant(0.1)),
     ],
 )
-def test_a_schedule_by_name_is_as_long_as_fit(backend, name, meant):
-    given = xn.Model(xn.Linear(3, 2), xn.cross_entropy, xn.Adam(0.1, schedule=name), backend=backend)
+def test_a_schedule_by_name_is_as_long_as_fit(name, meant):
+    given = xn.Model(xn.Linear(3, 2), xn.cross_entropy, xn.Adam(0.1, schedule=name), backend="numpy")
     for epochs in (2, 4):  # what comes later goes on to a later end
         before = given.state.t
         rates = given.fit(X, Y, epochs=epochs, batch_size=5, progress=False)["learning_rate"]
