@@ -43,6 +43,7 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import compute_class_weight, compute_sample_weight
 from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from xpnet import losses
@@ -50,7 +51,16 @@ from xpnet.arrays import Array, Namespace, exp_shifted, namespace, sigmoid
 from xpnet.backends import backend_of
 from xpnet.interop.admission import home, on_device
 from xpnet.interop.estimator import Estimator, all_or_nothing
-from xpnet.interop.objective import LOSSES, Objective
+from xpnet.interop.objective import LOSSES, Objective, half_poisson_deviance
+
+__all__ = ["MLPClassifier", "MLPRegressor", "Objective", "half_poisson_deviance"]
+
+
+def _in_pieces(estimator: Estimator) -> bool:
+    """Whether an estimator can be trained on some of the data; AttributeError says why not."""
+    if estimator.solver == "lbfgs":
+        raise AttributeError('partial_fit goes with solver="adam" or "sgd": L-BFGS needs all samples at once')
+    return True
 
 
 @dataclass(eq=False, repr=False)
@@ -71,6 +81,7 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         "class_weight": [StrOptions({"balanced"}), dict, list, None],
     }
 
+    @available_if(_in_pieces)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
         """Train for one epoch on some of the data; the first call needs all `classes`."""
         if isinstance(self.class_weight, str):
@@ -104,6 +115,8 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         xp = namespace(scores=scores)
         if self.multilabel_:
             return sigmoid(xp, scores)
+        if self.classes_.size == 1:
+            return xp.ones_like(scores)
         if scores.shape[1] == 1:
             return sigmoid(xp, xp.concat([-scores, scores], axis=1))
         _, exp, total = exp_shifted(xp, scores)
@@ -115,6 +128,8 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         xp = namespace(scores=scores)
         if self.multilabel_:
             return _log_sigmoid(xp, scores)
+        if self.classes_.size == 1:
+            return xp.zeros_like(scores)
         if scores.shape[1] == 1:
             return _log_sigmoid(xp, xp.concat([-scores, scores], axis=1))
         shifted, _, total = exp_shifted(xp, scores)
@@ -126,7 +141,7 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         if scores.shape[1] > 1 and not self.multilabel_:
             return xp.argmax(scores, axis=1)
         chosen = xp.astype(scores > 0, xp.int64)
-        return chosen if self.multilabel_ else chosen[:, 0]
+        return chosen if self.multilabel_ else chosen[:, 0] * min(self.classes_.size - 1, 1)  # or there is but one
 
     def _score(self, prediction: np.ndarray, target: np.ndarray, weights: np.ndarray | None) -> float:
         true = target if self.multilabel_ else target.reshape(-1)
@@ -145,25 +160,30 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         elif multilabel != getattr(self, "multilabel_", multilabel) or (multilabel and came.size != self.classes_.size):
             raise ValueError(f"y has the shape {y.shape}, which is not like that of the first call: pass y of one kind")
         new = came[~np.isin(came, self.classes_)]
+        if new.size and self.warm_start and "model_" in vars(self):
+            raise self._not_again(came)
         if new.size:
             raise ValueError(f"y has the classes {new}, which are not among those of the first call, {self.classes_}")
         self.multilabel_, count = multilabel, self.classes_.size
-        if count < 2 and not multilabel:
-            raise ValueError(f"MLPClassifier needs at least 2 classes, got 1 class: {self.classes_[0]!r}")
-        binary = self.loss == "log_loss" and count == 2 and not multilabel  # one score is enough
+        binary = self.loss == "log_loss" and count <= 2 and not multilabel  # one score is enough
+        if count < 2 and not binary and not multilabel:
+            raise ValueError(f"a loss of one's own needs at least 2 classes, got 1 class: {self.classes_[0]!r}")
         self.n_outputs_ = 1 if binary else count
         self.out_activation_ = "logistic" if binary or multilabel else "softmax"
         if multilabel:
-            return np.asarray(y, dtype=self.dtype)
+            return np.asarray(y, dtype=self._dtype)
         labels = np.searchsorted(self.classes_, y).astype(np.int32)
-        return np.asarray(labels[:, None], dtype=self.dtype) if binary else labels
+        return np.asarray(labels[:, None], dtype=self._dtype) if binary else labels
 
     def _check_again(self, target: np.ndarray) -> None:
         came = self.classes_ if self.multilabel_ else self._labels(np.unique(target))
         if came.size < self.classes_.size:
-            raise ValueError(
-                f"warm_start can only be used where y has the same classes as before, {self.classes_}, got {came}"
-            )
+            raise self._not_again(came)
+
+    def _not_again(self, came: np.ndarray) -> ValueError:
+        return ValueError(
+            f"warm_start can only be used where y has the same classes as before, {self.classes_}, got {came}"
+        )
 
     def _strata(self, target: np.ndarray) -> np.ndarray | None:
         return self._labels(target.reshape(-1)) if self.n_outputs_ == 1 else None
@@ -208,32 +228,41 @@ class MLPRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
 
     _parameter_constraints = Estimator._parameter_constraints | {"loss": [StrOptions(set(LOSSES)), callable]}
 
+    @available_if(_in_pieces)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train for one epoch on some of the data."""
         return self._partial_fit(X, y, sample_weight)
 
     def predict(self, X: Any) -> Array:
         """Return the prediction, (N,) or (N, O); on the device for a device array."""
-        values = self._outputs(X)
+        values = self._decide(self._outputs(X))
         return values[:, 0] if self._flat else values
 
+    def _decide(self, scores: Array) -> Array:
+        """Return numbers: of counts the rate, which is e to the output."""
+        return namespace(scores=scores).exp(scores) if self.out_activation_ == "exp" else scores
+
     def _score(self, prediction: np.ndarray, target: np.ndarray, weights: np.ndarray | None) -> float:
-        return float(r2_score(target, prediction, sample_weight=weights))
+        return float(r2_score(target, self._decide(prediction), sample_weight=weights))
 
     def _encode(self, y: Any, reset: bool) -> Array:
         outputs = 1 if y.ndim == 1 else y.shape[1]
+        if self.loss == "poisson" and (least := float(home(namespace(y=y).min(y)))) < 0:
+            raise ValueError(f'loss="poisson" is for counts: y must be at least 0, got {least:g}')
         if reset:
-            self._flat, self.n_outputs_, self.out_activation_ = y.ndim == 1, outputs, "identity"
+            self._flat, self.n_outputs_ = y.ndim == 1, outputs
+            self.out_activation_ = "exp" if self.loss == "poisson" else "identity"
         if outputs != self.n_outputs_:
             raise ValueError(f"y has the shape {tuple(y.shape)}, but the first call had {self.n_outputs_} outputs")
         xp = namespace(y=y)
-        return xp.astype(xp.reshape(y, (-1, self.n_outputs_)), getattr(xp, self.dtype))
+        return xp.astype(xp.reshape(y, (-1, self.n_outputs_)), getattr(xp, self._dtype))
 
     def _objective(self) -> Objective:
         if callable(self.loss):
             return Objective(self.loss)
         half = 0.5 if self.loss == "squared_error" else 1.0
-        return Objective(LOSSES[self.loss], half * self.n_outputs_, shown=1.0 / self.n_outputs_)
+        shown = 1.0 if self.loss == "poisson" else 1.0 / self.n_outputs_
+        return Objective(LOSSES[self.loss], half * self.n_outputs_, shown)
 
 
 def _log_sigmoid(xp: Namespace, x: Array) -> Array:
