@@ -108,7 +108,7 @@ RULES = [
 ]
 
 BY_DESIGN = {
-    "test_predict_proba_multilabel": "it takes probabilities that round to 1 for equals; their logarithms are exact here",
+    "test_predict_proba_multilabel": "of probabilities that round to 1 the logarithms are exact, and differ",
     "test_mlp_diverging_loss": "a loss that is not finite raises NonFiniteError at once: θ stays as it was before",
 }
 """Tests that fail, and why."""

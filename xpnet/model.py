@@ -253,9 +253,7 @@ class Model(Assembly):
             return evaluation.score(self.step, holder.state, source, batch_size)
 
     @at_work
-    def objective(
-        self, x: Any, y: Any = None, sample_weight: Any = None
-    ) -> Callable[[Any], tuple[float, np.ndarray]]:
+    def objective(self, x: Any, y: Any = None, sample_weight: Any = None) -> Callable[[Any], tuple[float, np.ndarray]]:
         """Return the loss on x and y as a function of a host vector θ, with its gradient: what SciPy minimizes.
 
             found = scipy.optimize.minimize(model.objective(x, y), theta, jac=True, method="L-BFGS-B")

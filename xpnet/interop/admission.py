@@ -77,8 +77,8 @@ class Admission(Settings, ABC):
         target, weights = self._encode(y, reset if reset_y is None else reset_y), self._weights(y, sample_weight)
         if issparse(X):
             return backend, Given(X, np.asarray(target), weights)
-        places = (door.place(name, part, backend, self._dtype) for name, part in (("X", X), ("y", target)))
-        return backend, Given(*places, weights)
+        x, target = (door.place(*named, backend, self._dtype) for named in (("X", X), ("y", target)))
+        return backend, Given(x, target, weights)
 
     def _beside(self, X: Array, y: Any, reset: bool) -> Any:
         """Check a device array X as scikit-learn checks host data, and return the y beside it."""

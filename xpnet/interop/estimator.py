@@ -17,7 +17,7 @@ from xpnet.interop import fitting, lbfgs
 from xpnet.interop.admission import home
 from xpnet.interop.course import Course
 from xpnet.interop.fitted import Fitted
-from xpnet.interop.given import Given
+from xpnet.interop.given import Given, predict
 from xpnet.interop.objective import Objective, Penalized, mean_of
 from xpnet.training import diagnosis
 
@@ -39,6 +39,14 @@ def all_or_nothing(estimator: Any) -> Iterator[None]:
         vars(estimator).clear()
         vars(estimator).update(before)
         raise
+
+
+@contextmanager
+def _no_layers_advised() -> Iterator[None]:
+    """Keep back the advice to add a Scale layer, which is not for this user to add."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "input holds raw bytes", DataWarning)
+        yield
 
 
 class Estimator(Fitted):
@@ -139,11 +147,10 @@ class Estimator(Fitted):
             best = self.best_validation_score_ if course.score else self.best_loss_ and -self.best_loss_
             course.go_on(self.t_, self._waited, best, model.theta)
         x, y, weights = given.arguments if self.shuffle else (given.in_order(batch), None, None)
-        how = {"validation": held and held.validation, "callbacks": [*self.callbacks, course], "sample_weight": weights}
-        with warnings.catch_warnings(), course.rates(model):  # a Scale layer is not for this user to add
-            warnings.filterwarnings("ignore", "input holds raw bytes", DataWarning)
+        validation, called = None if held is None else held.validation, [*self.callbacks, course]
+        with _no_layers_advised(), course.rates(model):
             try:
-                history = model.fit(x, y, epochs, batch, progress=False, **how)
+                history = model.fit(x, y, epochs, batch, validation, called, progress=False, sample_weight=weights)
             except NonFiniteError as error:
                 raise _translated(error) from None
         if not history:
@@ -151,6 +158,7 @@ class Estimator(Fitted):
         early = course.score is not None
         scores = [*(self.validation_scores_ or [] if again else []), *course.scores] if early else None
         self._remember(model, _joined(self.history_, history) if again and partial else history, history["loss"], again)
+        self.loss_ = self.loss_curve_[-1]
         self.n_iter_, self.t_, self._waited = len(history["epoch"]), course.t, course.waited
         self.best_loss_, self.validation_scores_ = None if early else -course.best, scores
         self.best_validation_score_ = course.best if early else None
@@ -162,7 +170,8 @@ class Estimator(Fitted):
     def _minimize(self, model: Model, given: Given, held: Given | None, again: bool) -> Self:
         """Let L-BFGS find θ, and keep the same."""
         decay = self._decay(len(given), given.weights)
-        history, iterations, loss = lbfgs.minimize(self, model, given, held, decay)
+        with _no_layers_advised():
+            history, iterations, loss = lbfgs.minimize(self, model, given, held, decay)
         self._remember(model, history, history.get("loss", []), again)
         self.n_iter_, self.t_, self._waited, self.loss_ = iterations, self.t_ if again else 0, 0, loss
         self.best_loss_, self.validation_scores_ = min([*self.loss_curve_, loss]), None
@@ -174,13 +183,12 @@ class Estimator(Fitted):
         if held is None:
             return None
         true = home(held.target)
-        return lambda model: self._score(home(model.predict(held.inputs)), true, held.weights)
+        return lambda model: self._score(home(predict(model, held.x)), true, held.weights)
 
     def _remember(self, model: Model, history: History, losses: list[float], again: bool) -> None:
         """Put what both ways of training leave in place."""
         self.model_, self.history_ = model, history
         self.loss_curve_ = [*(self.loss_curve_ if again else []), *losses]
-        self.loss_ = self.loss_curve_[-1] if self.loss_curve_ else None
         self.n_layers_ = len(self.coefs_) + 1
 
 

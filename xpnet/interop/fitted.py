@@ -11,7 +11,8 @@ from xpnet import backend as find_backend
 from xpnet.arrays import Array
 from xpnet.files import checkpoint
 from xpnet.interop.admission import Admission, home, on_device
-from xpnet.interop.given import Given
+from xpnet.interop.given import predict
+from xpnet.parameters import Window
 
 
 class Weights(list[Array]):
@@ -48,6 +49,10 @@ class Fitted(Admission):
     best_loss_: float | None
     validation_scores_: list[float] | None
     best_validation_score_: float | None
+    loss_: float
+    n_iter_: int
+    n_layers_: int
+    _waited: int
 
     @property
     def coefs_(self) -> list[Array]:
@@ -68,14 +73,19 @@ class Fitted(Admission):
         self._exchange("bias", arrays)
 
     def _weights_of(self, kind: str) -> list[Array]:
-        windows = self._model.net.windows(self._model.theta)
-        found = (array for name, array in windows.items() if name.endswith(kind))
+        arrays = self._model.net.windows(self._model.theta)
+        found = (arrays[window.name] for window in self._windows(kind))
         return Weights(found, lambda arrays: self._exchange(kind, arrays))
+
+    def _windows(self, kind: str) -> list[Window]:
+        """Return where the weights or biases of the linear layers lie; layers of activation may have their own."""
+        layout = self._model.net.layout
+        return [window for window in layout if window.name.endswith(kind) and window.decayed == (kind == "weight")]
 
     def _exchange(self, kind: str, arrays: Iterable[Any]) -> None:
         """Put arrays in the place of weights or biases; ShapeError, or DataError, for those that do not fit."""
         model, new = self._model, [np.asarray(home(array)) for array in arrays]
-        windows = [window for window in model.net.layout if window.name.endswith(kind)]
+        windows = self._windows(kind)
         expected, came = [window.shape for window in windows], [array.shape for array in new]
         if expected != came:
             name = "coefs_" if kind == "weight" else "intercepts_"
@@ -98,7 +108,7 @@ class Fitted(Admission):
             self._check_on_device(X, reset=False)
         else:
             X = validate_data(self, X, accept_sparse="csr", dtype=self._dtype, reset=False)
-        return self.model_.predict(Given(X, None, None).inputs)
+        return predict(self.model_, X)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for pickle and copy, the model's arrays on the host."""

@@ -7,9 +7,20 @@ from typing import Any
 import numpy as np
 from scipy.sparse import issparse
 
-from xpnet import Backend, Rows
+from xpnet import Backend, Model, Rows
 from xpnet.arrays import Array
 from xpnet.interop.objective import scaled
+from xpnet.training.step import BATCH
+
+NUMBERS = 1 << 24
+"""Of sparse rows, that are dense at a time for a prediction."""
+
+
+def predict(model: Model, x: Any) -> Array:
+    """Return the model's output for X, which may be sparse."""
+    if issparse(x):
+        return model.predict(Rows(x), min(BATCH, max(1, NUMBERS // x.shape[1])))
+    return model.predict(x)
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,11 +34,6 @@ class Given:
 
     def __len__(self) -> int:
         return int(self.x.shape[0])
-
-    @property
-    def inputs(self) -> Any:
-        """X, as `Model.predict` takes it."""
-        return Rows(self.x) if issparse(self.x) else self.x
 
     @property
     def parts(self) -> tuple[Any, ...]:
@@ -56,7 +62,8 @@ class Given:
         if issparse(self.x):
             return Given(self.x[rows], self.target[rows], weights)
         there = backend.asarray(rows.astype(np.int32))
-        return Given(*(backend.xp.take(part, there, axis=0) for part in (self.x, self.target)), weights)
+        x, target = (backend.xp.take(part, there, axis=0) for part in (self.x, self.target))
+        return Given(x, target, weights)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,5 +77,5 @@ class InOrder:
         """Yield the batches of an epoch; what is sparse becomes dense."""
         for start in range(0, self.parts[0].shape[0], self.size):
             stop = min(start + self.size, self.parts[0].shape[0])
-            rows = (part[start:stop] for part in self.parts)
-            yield tuple(part.toarray() if issparse(part) else part for part in rows)
+            rows = slice(start, stop)
+            yield tuple(part[rows].toarray() if issparse(part) else part[rows, ...] for part in self.parts)

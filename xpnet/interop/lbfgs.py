@@ -26,7 +26,12 @@ def penalty(net: Layer, decay: float) -> Function:
 def penalized(objective: Function, net: Layer, decay: float) -> Function:
     """Return an objective plus ½ λ ‖W‖², with its gradient."""
     other = penalty(net, decay)
-    return lambda theta: tuple(a + b for a, b in zip(objective(theta), other(theta), strict=True))  # type: ignore[return-value]
+
+    def both(theta: Any) -> tuple[float, np.ndarray]:
+        (loss, gradient), (more, pull) = objective(theta), other(theta)
+        return loss + more, gradient + pull
+
+    return both
 
 
 def minimize(settings: Any, model: Model, given: Given, held: Given | None, decay: float) -> tuple[History, int, float]:

@@ -1,5 +1,6 @@
 """What the estimators minimize, as scikit-learn does: a loss that carries weights, and the L2 penalty of each batch."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -23,7 +24,9 @@ def half_poisson_deviance(scores: Array, counts: Array, *, weights: Array | None
     """
     how = {} if weights is None else {"weights": weights}
     value, gradient = losses.poisson(scores, counts, **how)
-    least, _ = losses.poisson(namespace(counts=counts).log(counts), counts, **how)
+    xp = namespace(counts=counts)
+    best = xp.where(counts > 0, xp.log(xp.where(counts > 0, counts, 1.0)), -math.inf)
+    least, _ = losses.poisson(best, counts, **how)
     return value - least, gradient
 
 

@@ -12,24 +12,27 @@ device, and predictions are born there; only class labels come home, to be sorte
 that are scored.
 
     what                        scikit-learn 1.9                        here
-    precision                   that of X                               `dtype`: float32, or float64
-    solver                      adam, sgd, lbfgs                        adam, sgd; for L-BFGS: `Model.objective`
+    precision                   that of X                               `dtype`: float32, float64, or None: that of X
     initial weights, biases     Glorot's bound                          the same; other numbers for a seed
-    shuffle                     True or False                           always
     alpha, sample weights       ½ α ‖W‖² / Σ w of the batch             ½ α ‖W‖² / (size of the batch · mean of all w)
+    loss_curve_, weights        batches count by their samples          by the weights in them
     log loss where p < eps      that of eps                             exact
+    predict_log_proba           −∞ where p is 0                         exact
     momentum, varying rate      v ← μ v − η g;  θ ← θ + v               v ← μ v + g;  θ ← θ − η v, as in PyTorch
     momentum = 1                accepted                                refused
     Adam's epsilon              added to √v                             added to √v̂, as in the paper
-    loss                        poisson too                             squared_error, absolute_error, huber, a function
-    sparse X                    accepted                                refused: use X.toarray()
-    a single class              accepted                                refused
-    max_fun                     for lbfgs                               not there
-    coefs_, intercepts_         can be assigned                         assign `model_.theta`
-    verbose                     lines on stdout                         a bar on stderr
+    loss                        squared_error, poisson                  absolute_error, huber, a function too
+    lbfgs, several outputs      the loss is a mean over them, its       both are sums; `loss_` is shown as theirs
+                                gradient a sum
+    lbfgs                       no loss_curve_, best_loss_              after each iteration
+    sparse X, lbfgs             at once                                 dense a batch at a time
+    a single class              probabilities (N, 2)                    (N, 1): a column a class
+    partial_fit, warm_start     each call needs all classes             those of the first call are enough
+    coefs_, intercepts_         arrays that can be written into         a list or an item is assigned, read-only inside
     a batch_size above N        warns                                   is N
     a loss that is not finite   ValueError at the end, or none          NonFiniteError, at once
     a fit that fails            leaves some of it                       leaves the estimator as it was
+    callbacks, dropout          not there                               with solver="adam" or "sgd"
 
 `model_.save(path)` keeps the network; `xn.load(path, custom=[Objective])` reads it as a plain `Model`, which goes on
 with the weight decay of a whole batch and reports its loss without it.
@@ -81,7 +84,7 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         "class_weight": [StrOptions({"balanced"}), dict, list, None],
     }
 
-    @available_if(_in_pieces)
+    @available_if(_in_pieces)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
         """Train for one epoch on some of the data; the first call needs all `classes`."""
         if isinstance(self.class_weight, str):
@@ -223,12 +226,13 @@ class MLPRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
 
     What is other than in scikit-learn 1.9 is in the table of `xpnet.interop.sklearn`.
 
-    `loss` is "squared_error" (½ e²), "absolute_error", "huber", or a function of prediction and target.
+    `loss` is "squared_error" (½ e²), "absolute_error", "huber", "poisson" (half the deviance of counts y ≥ 0, whose rate
+    is e to the output), or a function of prediction and target.
     """
 
     _parameter_constraints = Estimator._parameter_constraints | {"loss": [StrOptions(set(LOSSES)), callable]}
 
-    @available_if(_in_pieces)
+    @available_if(_in_pieces)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train for one epoch on some of the data."""
         return self._partial_fit(X, y, sample_weight)
@@ -263,6 +267,11 @@ class MLPRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
         half = 0.5 if self.loss == "squared_error" else 1.0
         shown = 1.0 if self.loss == "poisson" else 1.0 / self.n_outputs_
         return Objective(LOSSES[self.loss], half * self.n_outputs_, shown)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.positive_only = self.loss == "poisson"
+        return tags
 
 
 def _log_sigmoid(xp: Namespace, x: Array) -> Array:
