@@ -14,6 +14,9 @@ from xpnet.interop.course import report
 from xpnet.interop.given import Given
 from xpnet.interop.objective import Objective
 
+LIMIT = 1
+"""What SciPy says where iterations or calls ran out; otherwise no step was found, as where the precision is spent."""
+
 Function = Callable[[Any], tuple[float, np.ndarray]]
 
 
@@ -66,5 +69,7 @@ def minimize(settings: Any, model: Model, given: Given, held: Given | None, deca
     history.stopped = f"L-BFGS: {found.message}"
     if found.status:
         what = f"L-BFGS has not converged after {found.nit} iterations and {found.nfev} calls ({found.message})"
-        warnings.warn(f"{what}: raise max_iter, max_fun or tol, or scale X", ConvergenceWarning, stacklevel=4)
+        finer = ', or pass dtype="float64"' if model.dtype == "float32" else ""
+        remedy = "raise max_iter, max_fun or tol" if found.status == LIMIT else f"raise tol, scale X{finer}"
+        warnings.warn(f"{what}: {remedy}", ConvergenceWarning, stacklevel=4)
     return history, min(int(found.nit), settings.max_iter), value(found.x, float(found.fun))

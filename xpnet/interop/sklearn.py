@@ -226,8 +226,8 @@ class MLPRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
 
     What is other than in scikit-learn 1.9 is in the table of `xpnet.interop.sklearn`.
 
-    `loss` is "squared_error" (½ e²), "absolute_error", "huber", "poisson" (half the deviance of counts y ≥ 0, whose rate
-    is e to the output), or a function of prediction and target.
+    `loss` is "squared_error" (½ e²), "absolute_error", "huber", "poisson" (half the deviance of counts y ≥ 0, of which
+    the output is the logarithm), or a function of prediction and target.
     """
 
     _parameter_constraints = Estimator._parameter_constraints | {"loss": [StrOptions(set(LOSSES)), callable]}
