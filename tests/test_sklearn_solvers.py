@@ -118,6 +118,9 @@ def test_lbfgs_shows_the_loss_of_a_validation_set():
     assert len(model.history_["val_loss"]) == 9
     right = 0.5 * np.mean((model.predict(x[1::2]) - y[1::2]) ** 2)
     assert model.history_["val_loss"][-1] == pytest.approx(right, rel=1e-9)
+    square = sum(float((w**2).sum()) for w in model.coefs_)
+    loss = 0.5 * np.mean((model.predict(x[::2]) - y[::2]) ** 2) + 0.5 * model.alpha * square / len(x[::2])
+    assert model.loss_ == pytest.approx(loss, rel=1e-9)  # a mean over outputs too, as theirs
 
 
 def test_lbfgs_on_every_backend(backend):
