@@ -164,7 +164,8 @@ class Batches(Samples):
 
 def _bytes(part: Array) -> int:
     """Return how many bytes an array has; the standard does not tell."""
-    return prod(part.shape) * np.dtype(str(part.dtype).rpartition(".")[2]).itemsize
+    size: int = prod(part.shape) * np.dtype(str(part.dtype).rpartition(".")[2]).itemsize
+    return size
 
 
 def _form(parts: Parts) -> list[tuple[Any, ...]]:
