@@ -3,6 +3,7 @@ import pytest
 
 import xpnet as xn
 from xpnet.errors import DataError, ShapeError
+from xpnet.testing import assert_close
 
 NET = xn.Sequential(xn.Linear(3, 6), xn.Tanh(), xn.Dropout(0.5), xn.Linear(6, 1))
 
@@ -78,3 +79,22 @@ def test_bad_input(backend):
         model.objective(x, y[1:])
     with pytest.raises(DataError, match="labels choose between outputs, and the network has one"):
         model_on(backend, loss=xn.cross_entropy).objective(x, y)
+
+
+def test_weights_and_sources_count_in_batches_as_all_at_once(backend, monkeypatch):
+    x, y = noise_free()
+    weights = np.random.default_rng(3).uniform(0.0, 2.0, len(x))
+    weights[:9] = 0.0  # a batch of none
+    model = model_on(backend)
+    theta = np.random.default_rng(1).normal(size=NET.size)
+    value, gradient = model.objective(x, y, weights)(theta)
+    error = backend.asnumpy(model.net(backend.asarray(theta, dtype="float64"), backend.asarray(x))[0]) - y
+    assert value == pytest.approx(float(np.average(error[:, 0] ** 2, weights=weights)), rel=1e-6)
+    whole = model.objective(x, y)(theta)
+    monkeypatch.setattr("xpnet.training.step.BATCH", 9)
+    for data, right in (((x, y, weights), (value, gradient)), ((xn.Rows(x, y, weights),), (value, gradient))):
+        found = model.objective(*data)(theta)
+        assert found[0] == pytest.approx(right[0], rel=1e-6)
+        assert_close(backend, backend.asarray(found[1]), right[1])
+    assert model.objective(x, y)(theta)[0] == pytest.approx(whole[0], rel=1e-6)
+    assert whole[0] != pytest.approx(value, rel=1e-3)

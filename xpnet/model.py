@@ -253,16 +253,17 @@ class Model(Assembly):
             return evaluation.score(self.step, holder.state, source, batch_size)
 
     @at_work
-    def objective(self, x: Any, y: Any) -> Callable[[Any], tuple[float, np.ndarray]]:
+    def objective(self, x: Any, y: Any = None, sample_weight: Any = None) -> Callable[[Any], tuple[float, np.ndarray]]:
         """Return the loss on x and y as a function of a host vector θ, with its gradient: what SciPy minimizes.
 
             found = scipy.optimize.minimize(model.objective(x, y), theta, jac=True, method="L-BFGS-B")
             model.theta = model.backend.asarray(found.x, dtype=model.dtype)
 
-        Value and gradient are float64, computed in the model's precision over all samples at once; dropout is off, and
-        the optimizer's weight decay is no part of it. The model itself stays as it is.
+        Value and gradient are float64, computed in the model's precision over all samples, in batches as large as those
+        of `evaluate`; x may be a source, and samples may be weighed, as in `fit`. Dropout is off, and the optimizer's
+        weight decay is no part of it. The model itself stays as it is.
         """
-        return evaluation.objective(self.step, self.state, Feeding(self.step).arrays(x, y))
+        return evaluation.objective(self.step, self.state, Feeding(self.step).samples(x, y, sample_weight))
 
     # Files and copies
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Sized
 from itertools import chain, islice, repeat
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from xpnet.arrays import describe, each, inputs
+from xpnet.arrays import Array, describe, each, inputs
 from xpnet.backends import Backend
 from xpnet.data import batches, scan
 from xpnet.data.ahead import ahead
@@ -36,7 +37,7 @@ class Batches(Samples):
         self._begun: Iterator[Any] | None = chain(came, begun)
         first = self._examined(1, came[0])
         self._first, self.size = tuple(self._stacked((part,)) for part in first), int(first[1].shape[0])
-        self._bytes = max(1, sum(part.nbytes for whole in first for part in inputs(whole)))
+        self._bytes = max(1, sum(_bytes(part) for whole in first for part in inputs(whole)))
 
     @property
     def first(self) -> Parts:
@@ -159,6 +160,12 @@ class Batches(Samples):
 
     def digest(self) -> None:
         """Nothing tells."""
+
+
+def _bytes(part: Array) -> int:
+    """Return how many bytes an array has; the standard does not tell."""
+    size: int = prod(part.shape) * np.dtype(str(part.dtype).rpartition(".")[2]).itemsize
+    return size
 
 
 def _form(parts: Parts) -> list[tuple[Any, ...]]:

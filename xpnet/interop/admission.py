@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import is_regressor
 from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
 
@@ -12,6 +13,7 @@ from xpnet import backend as find_backend
 from xpnet.arrays import Array
 from xpnet.backends import LIBRARIES, backend_of, library_of
 from xpnet.data import door, scan
+from xpnet.interop.given import Given
 from xpnet.interop.settings import Settings
 
 
@@ -28,6 +30,8 @@ def home(array: Any) -> Any:
 class Admission(Settings, ABC):
     """Checks data and brings them to the backend; a subclass says how targets become numbers."""
 
+    _dtype: str
+    """The precision that is computed in."""
     n_features_in_: int
     n_outputs_: int
     out_activation_: str
@@ -52,18 +56,29 @@ class Admission(Settings, ABC):
             return backend_of(X)
         return find_backend(f"{self.backend}:{self.device}" if self.device else self.backend)
 
-    def _admit(self, X: Any, y: Any, sample_weight: Any, reset: bool, reset_y: bool | None = None) -> tuple[Any, ...]:
-        """Return the backend, X and the encoded y on its device, and host weights or None; or ValueError."""
+    def _admit(
+        self, X: Any, y: Any, sample_weight: Any, reset: bool, reset_y: bool | None = None
+    ) -> tuple[Backend, Given]:
+        """Return the backend and the samples, X and the encoded y on its device; or ValueError.
+
+        A sparse X stays on the host, and y beside it.
+        """
         backend = self._backend(X)
         if on_device(X):
             y = self._beside(X, y, reset)
         else:
-            numbers = is_regressor(self)
-            X, y = validate_data(self, X, home(y), dtype=self.dtype, multi_output=True, y_numeric=numbers, reset=reset)
+            wanted = self.dtype or (["float64", "float32"] if reset else self._dtype)
+            how = {"dtype": wanted, "accept_sparse": "csr", "multi_output": True, "y_numeric": is_regressor(self)}
+            X, y = validate_data(self, X, home(y), reset=reset, **how)
+        if reset or self.dtype is not None:
+            self._dtype = self.dtype or ("float32" if str(X.dtype).endswith("float32") else "float64")
         if y.ndim == 2 and y.shape[1] == 1:
             y = y[:, 0] if on_device(y) else column_or_1d(y, warn=True)
-        target = door.place("y", self._encode(y, reset if reset_y is None else reset_y), backend, self.dtype)
-        return backend, door.place("X", X, backend, self.dtype), target, self._weights(y, sample_weight)
+        target, weights = self._encode(y, reset if reset_y is None else reset_y), self._weights(y, sample_weight)
+        if issparse(X):
+            return backend, Given(X, np.asarray(target), weights)
+        x, target = (door.place(*named, backend, self._dtype) for named in (("X", X), ("y", target)))
+        return backend, Given(x, target, weights)
 
     def _beside(self, X: Array, y: Any, reset: bool) -> Any:
         """Check a device array X as scikit-learn checks host data, and return the y beside it."""
@@ -87,3 +102,8 @@ class Admission(Settings, ABC):
             raise ValueError(f"X has {X.shape[1]} features, but {name} is expecting {expected} features as input")
         if xp.isdtype(X.dtype, "real floating") and 0 not in X.shape and not scan.finite(*scan.extremes(X, backend)):
             raise ValueError("Input X contains NaN or infinity: clean the data")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags

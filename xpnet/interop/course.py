@@ -21,6 +21,14 @@ class Rate:
         return self.lr
 
 
+def report(settings: Any, history: History, score: float | None = None) -> None:
+    """Print how an iteration went, if `verbose` says so, in scikit-learn's words."""
+    if settings.verbose:
+        print(f"Iteration {len(history['loss'])}, loss = {history['loss'][-1]:.8f}", flush=True)
+        if score is not None:
+            print(f"Validation score: {score:f}", flush=True)
+
+
 class Course(Callback):
     """Stop when the loss, or `score(model)` if given, has not got better by tol for more than n_iter_no_change epochs.
 
@@ -58,6 +66,7 @@ class Course(Callback):
         if self.score is not None:
             value = self.score(model)
             self.scores.append(value)
+        report(settings, history, None if self.score is None else value)
         self.waited = self.waited + 1 if value < self.best + settings.tol else 0
         if value > self.best:
             self.best, self.theta = value, None if self.score is None else model.theta
@@ -72,6 +81,8 @@ class Course(Callback):
         what = "training loss" if self.score is None else "validation score"
         reason = f"did not get better by tol={settings.tol} for more than {settings.n_iter_no_change} epochs"
         history.stopped = f"the {what} {reason}"
+        if settings.verbose:
+            print(history.stopped, flush=True)
         return True
 
     def on_train_end(self, model: Model, history: History) -> None:

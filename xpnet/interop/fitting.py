@@ -67,9 +67,9 @@ def start(net: Layer, seed: int, factor: float) -> np.ndarray:
 
 
 def optimizer(settings: Any, decay: float) -> Optimizer:
-    """Return the optimizer that an estimator's settings describe, with this weight_decay."""
+    """Return the optimizer that an estimator's settings describe, with this weight_decay; L-BFGS uses none."""
     lr = settings.learning_rate_init
-    if settings.solver == "adam":
-        return Adam(lr, settings.beta_1, settings.beta_2, settings.epsilon, weight_decay=decay)
-    nesterov = bool(settings.nesterovs_momentum and settings.momentum > 0)
-    return SGD(lr, settings.momentum, nesterov, weight_decay=decay)
+    if settings.solver == "sgd":
+        nesterov = bool(settings.nesterovs_momentum and settings.momentum > 0)
+        return SGD(lr, settings.momentum, nesterov, weight_decay=decay)
+    return Adam(lr, settings.beta_1, settings.beta_2, settings.epsilon, weight_decay=decay)

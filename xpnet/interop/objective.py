@@ -1,5 +1,6 @@
 """What the estimators minimize, as scikit-learn does: a loss that carries weights, and the L2 penalty of each batch."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -8,17 +9,32 @@ from typing import Any, cast
 import numpy as np
 
 from xpnet import losses
-from xpnet.arrays import Array, Vector
+from xpnet.arrays import Array, Vector, namespace
 from xpnet.data.source import Parts
 from xpnet.optimizers.finite import measure
 from xpnet.parameters import Parts as Windows
 from xpnet.training.state import State
 from xpnet.training.step import Outcome, Step
 
+
+def half_poisson_deviance(scores: Array, counts: Array, *, weights: Array | None = None) -> tuple[Array, Array]:
+    """L = mean(y log(y / eˢ) − y + eˢ)        ∂L/∂s = (eˢ − y) / size
+
+    `xpnet.losses.poisson` less its least value, that of eˢ = y.
+    """
+    how = {} if weights is None else {"weights": weights}
+    value, gradient = losses.poisson(scores, counts, **how)
+    xp = namespace(counts=counts)
+    best = xp.where(counts > 0, xp.log(xp.where(counts > 0, counts, 1.0)), -math.inf)
+    least, _ = losses.poisson(best, counts, **how)
+    return value - least, gradient
+
+
 LOSSES: dict[str, losses.Loss] = {
     "squared_error": losses.mean_squared_error,
     "absolute_error": losses.mean_absolute_error,
     "huber": losses.huber,
+    "poisson": half_poisson_deviance,
 }
 
 

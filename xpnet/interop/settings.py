@@ -33,6 +33,7 @@ class Settings(BaseEstimator):  # type: ignore[misc]
     learning_rate_init: float = 1e-3
     power_t: float = 0.5
     max_iter: int = 200
+    shuffle: bool = True
     random_state: Any = None
     tol: float = 1e-4
     verbose: bool = False
@@ -45,22 +46,24 @@ class Settings(BaseEstimator):  # type: ignore[misc]
     beta_2: float = 0.999
     epsilon: float = 1e-8
     n_iter_no_change: float = 10
+    max_fun: int = 15000
     dropout: Any = 0.0
     callbacks: Sequence[Any] = ()
     backend: str | None = None
     device: str | None = None
-    dtype: str = "float32"
+    dtype: str | None = "float32"
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "hidden_layer_sizes": ["array-like", COUNT],
         "activation": [StrOptions(set(ACTIVATIONS)), Layer, "array-like"],
-        "solver": [StrOptions({"adam", "sgd"})],
+        "solver": [StrOptions({"adam", "sgd", "lbfgs"})],
         "alpha": [NOT_NEGATIVE],
         "batch_size": [StrOptions({"auto"}), COUNT],
         "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
         "learning_rate_init": [POSITIVE],
         "power_t": [NOT_NEGATIVE],
         "max_iter": [COUNT],
+        "shuffle": ["boolean"],
         "random_state": ["random_state"],
         "tol": [NOT_NEGATIVE],
         "verbose": ["verbose"],
@@ -73,11 +76,12 @@ class Settings(BaseEstimator):  # type: ignore[misc]
         "beta_2": [BELOW_ONE],
         "epsilon": [POSITIVE],
         "n_iter_no_change": [COUNT, Options(Real, {inf})],
+        "max_fun": [COUNT],
         "dropout": [BELOW_ONE, "array-like"],
         "callbacks": [list, tuple],
         "backend": [str, Backend, None],
         "device": [str, None],
-        "dtype": [StrOptions({"float32", "float64"})],
+        "dtype": [StrOptions({"float32", "float64"}), None],
     }
     """What scikit-learn checks settings by."""
 
@@ -86,6 +90,10 @@ class Settings(BaseEstimator):  # type: ignore[misc]
         self._validate_params()
         if self.device is not None and self.backend is None:
             raise ValueError(f"device={self.device!r} needs its library too: backend='torch' for one")
+        drops = self.dropout if isinstance(self.dropout, (list, tuple)) else [self.dropout]
+        if self.solver == "lbfgs" and (self.callbacks or any(drops)):
+            wrong = "callbacks go" if self.callbacks else "dropout goes"
+            raise ValueError(f'{wrong} with solver="adam" or "sgd": L-BFGS has no epochs and no minibatches')
 
     def _sizes(self) -> list[int]:
         """Return the sizes of the hidden layers; ValueError if one is no positive integer."""

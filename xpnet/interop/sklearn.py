@@ -12,24 +12,27 @@ device, and predictions are born there; only class labels come home, to be sorte
 that are scored.
 
     what                        scikit-learn 1.9                        here
-    precision                   that of X                               `dtype`: float32, or float64
-    solver                      adam, sgd, lbfgs                        adam, sgd; for L-BFGS: `Model.objective`
+    precision                   that of X                               `dtype`: float32, float64, or None: that of X
     initial weights, biases     Glorot's bound                          the same; other numbers for a seed
-    shuffle                     True or False                           always
     alpha, sample weights       ½ α ‖W‖² / Σ w of the batch             ½ α ‖W‖² / (size of the batch · mean of all w)
+    loss_curve_, weights        batches count by their samples          by the weights in them
     log loss where p < eps      that of eps                             exact
+    predict_log_proba           −∞ where p is 0                         exact
     momentum, varying rate      v ← μ v − η g;  θ ← θ + v               v ← μ v + g;  θ ← θ − η v, as in PyTorch
     momentum = 1                accepted                                refused
     Adam's epsilon              added to √v                             added to √v̂, as in the paper
-    loss                        poisson too                             squared_error, absolute_error, huber, a function
-    sparse X                    accepted                                refused: use X.toarray()
-    a single class              accepted                                refused
-    max_fun                     for lbfgs                               not there
-    coefs_, intercepts_         can be assigned                         assign `model_.theta`
-    verbose                     lines on stdout                         a bar on stderr
+    loss                        squared_error, poisson                  absolute_error, huber, a function too
+    lbfgs, several outputs      the loss is a mean over them, its       both are sums; `loss_` is shown as theirs
+                                gradient a sum
+    lbfgs                       no loss_curve_, best_loss_              after each iteration
+    sparse X, lbfgs             at once                                 dense a batch at a time
+    a single class              probabilities (N, 2)                    (N, 1): a column a class
+    partial_fit, warm_start     each call needs all classes             those of the first call are enough
+    coefs_, intercepts_         arrays that can be written into         a list or an item is assigned, read-only inside
     a batch_size above N        warns                                   is N
     a loss that is not finite   ValueError at the end, or none          NonFiniteError, at once
     a fit that fails            leaves some of it                       leaves the estimator as it was
+    callbacks, dropout          not there                               with solver="adam" or "sgd"
 
 `model_.save(path)` keeps the network; `xn.load(path, custom=[Objective])` reads it as a plain `Model`, which goes on
 with the weight decay of a whole batch and reports its loss without it.
@@ -43,6 +46,7 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import compute_class_weight, compute_sample_weight
 from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from xpnet import losses
@@ -50,7 +54,16 @@ from xpnet.arrays import Array, Namespace, exp_shifted, namespace, sigmoid
 from xpnet.backends import backend_of
 from xpnet.interop.admission import home, on_device
 from xpnet.interop.estimator import Estimator, all_or_nothing
-from xpnet.interop.objective import LOSSES, Objective
+from xpnet.interop.objective import LOSSES, Objective, half_poisson_deviance
+
+__all__ = ["MLPClassifier", "MLPRegressor", "Objective", "half_poisson_deviance"]
+
+
+def _in_pieces(estimator: Estimator) -> bool:
+    """Whether an estimator can be trained on some of the data; AttributeError says why not."""
+    if estimator.solver == "lbfgs":
+        raise AttributeError('partial_fit goes with solver="adam" or "sgd": L-BFGS needs all samples at once')
+    return True
 
 
 @dataclass(eq=False, repr=False)
@@ -71,6 +84,7 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         "class_weight": [StrOptions({"balanced"}), dict, list, None],
     }
 
+    @available_if(_in_pieces)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
         """Train for one epoch on some of the data; the first call needs all `classes`."""
         if isinstance(self.class_weight, str):
@@ -104,6 +118,8 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         xp = namespace(scores=scores)
         if self.multilabel_:
             return sigmoid(xp, scores)
+        if self.classes_.size == 1:
+            return xp.ones_like(scores)
         if scores.shape[1] == 1:
             return sigmoid(xp, xp.concat([-scores, scores], axis=1))
         _, exp, total = exp_shifted(xp, scores)
@@ -115,6 +131,8 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         xp = namespace(scores=scores)
         if self.multilabel_:
             return _log_sigmoid(xp, scores)
+        if self.classes_.size == 1:
+            return xp.zeros_like(scores)
         if scores.shape[1] == 1:
             return _log_sigmoid(xp, xp.concat([-scores, scores], axis=1))
         shifted, _, total = exp_shifted(xp, scores)
@@ -126,7 +144,7 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         if scores.shape[1] > 1 and not self.multilabel_:
             return xp.argmax(scores, axis=1)
         chosen = xp.astype(scores > 0, xp.int64)
-        return chosen if self.multilabel_ else chosen[:, 0]
+        return chosen if self.multilabel_ else chosen[:, 0] * min(self.classes_.size - 1, 1)  # or there is but one
 
     def _score(self, prediction: np.ndarray, target: np.ndarray, weights: np.ndarray | None) -> float:
         true = target if self.multilabel_ else target.reshape(-1)
@@ -145,25 +163,30 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         elif multilabel != getattr(self, "multilabel_", multilabel) or (multilabel and came.size != self.classes_.size):
             raise ValueError(f"y has the shape {y.shape}, which is not like that of the first call: pass y of one kind")
         new = came[~np.isin(came, self.classes_)]
+        if new.size and self.warm_start and "model_" in vars(self):
+            raise self._not_again(came)
         if new.size:
             raise ValueError(f"y has the classes {new}, which are not among those of the first call, {self.classes_}")
         self.multilabel_, count = multilabel, self.classes_.size
-        if count < 2 and not multilabel:
-            raise ValueError(f"MLPClassifier needs at least 2 classes, got 1 class: {self.classes_[0]!r}")
-        binary = self.loss == "log_loss" and count == 2 and not multilabel  # one score is enough
+        binary = self.loss == "log_loss" and count <= 2 and not multilabel  # one score is enough
+        if count < 2 and not binary and not multilabel:
+            raise ValueError(f"a loss of one's own needs at least 2 classes, got 1 class: {self.classes_[0]!r}")
         self.n_outputs_ = 1 if binary else count
         self.out_activation_ = "logistic" if binary or multilabel else "softmax"
         if multilabel:
-            return np.asarray(y, dtype=self.dtype)
+            return np.asarray(y, dtype=self._dtype)
         labels = np.searchsorted(self.classes_, y).astype(np.int32)
-        return np.asarray(labels[:, None], dtype=self.dtype) if binary else labels
+        return np.asarray(labels[:, None], dtype=self._dtype) if binary else labels
 
     def _check_again(self, target: np.ndarray) -> None:
         came = self.classes_ if self.multilabel_ else self._labels(np.unique(target))
         if came.size < self.classes_.size:
-            raise ValueError(
-                f"warm_start can only be used where y has the same classes as before, {self.classes_}, got {came}"
-            )
+            raise self._not_again(came)
+
+    def _not_again(self, came: np.ndarray) -> ValueError:
+        return ValueError(
+            f"warm_start can only be used where y has the same classes as before, {self.classes_}, got {came}"
+        )
 
     def _strata(self, target: np.ndarray) -> np.ndarray | None:
         return self._labels(target.reshape(-1)) if self.n_outputs_ == 1 else None
@@ -203,37 +226,52 @@ class MLPRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
 
     What is other than in scikit-learn 1.9 is in the table of `xpnet.interop.sklearn`.
 
-    `loss` is "squared_error" (½ e²), "absolute_error", "huber", or a function of prediction and target.
+    `loss` is "squared_error" (½ e²), "absolute_error", "huber", "poisson" (half the deviance of counts y ≥ 0, of which
+    the output is the logarithm), or a function of prediction and target.
     """
 
     _parameter_constraints = Estimator._parameter_constraints | {"loss": [StrOptions(set(LOSSES)), callable]}
 
+    @available_if(_in_pieces)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train for one epoch on some of the data."""
         return self._partial_fit(X, y, sample_weight)
 
     def predict(self, X: Any) -> Array:
         """Return the prediction, (N,) or (N, O); on the device for a device array."""
-        values = self._outputs(X)
+        values = self._decide(self._outputs(X))
         return values[:, 0] if self._flat else values
 
+    def _decide(self, scores: Array) -> Array:
+        """Return numbers: of counts the rate, which is e to the output."""
+        return namespace(scores=scores).exp(scores) if self.out_activation_ == "exp" else scores
+
     def _score(self, prediction: np.ndarray, target: np.ndarray, weights: np.ndarray | None) -> float:
-        return float(r2_score(target, prediction, sample_weight=weights))
+        return float(r2_score(target, self._decide(prediction), sample_weight=weights))
 
     def _encode(self, y: Any, reset: bool) -> Array:
         outputs = 1 if y.ndim == 1 else y.shape[1]
+        if self.loss == "poisson" and (least := float(home(namespace(y=y).min(y)))) < 0:
+            raise ValueError(f'loss="poisson" is for counts: y must be at least 0, got {least:g}')
         if reset:
-            self._flat, self.n_outputs_, self.out_activation_ = y.ndim == 1, outputs, "identity"
+            self._flat, self.n_outputs_ = y.ndim == 1, outputs
+            self.out_activation_ = "exp" if self.loss == "poisson" else "identity"
         if outputs != self.n_outputs_:
             raise ValueError(f"y has the shape {tuple(y.shape)}, but the first call had {self.n_outputs_} outputs")
         xp = namespace(y=y)
-        return xp.astype(xp.reshape(y, (-1, self.n_outputs_)), getattr(xp, self.dtype))
+        return xp.astype(xp.reshape(y, (-1, self.n_outputs_)), getattr(xp, self._dtype))
 
     def _objective(self) -> Objective:
         if callable(self.loss):
             return Objective(self.loss)
         half = 0.5 if self.loss == "squared_error" else 1.0
-        return Objective(LOSSES[self.loss], half * self.n_outputs_, shown=1.0 / self.n_outputs_)
+        shown = 1.0 if self.loss == "poisson" else 1.0 / self.n_outputs_
+        return Objective(LOSSES[self.loss], half * self.n_outputs_, shown)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.positive_only = self.loss == "poisson"
+        return tags
 
 
 def _log_sigmoid(xp: Namespace, x: Array) -> Array:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xpnet.arrays import Array, each, inputs
-from xpnet.data.source import Arrays, Samples
+from xpnet.arrays import Array, Vector, each, inputs
+from xpnet.data.source import Samples
 from xpnet.errors import DataError, ShapeError
 from xpnet.losses.choices import counted
 from xpnet.metrics import concluded
@@ -137,19 +137,31 @@ def max_weight(step: Step, state: State) -> float:
     return max((float(step.backend.asnumpy(value)) for value in step.largest(state.theta)), default=0.0)
 
 
-def objective(step: Step, state: State, source: Arrays) -> Callable[[Any], tuple[float, np.ndarray]]:
-    """Return the loss over all samples at once as a function of a host vector θ, with its gradient, in float64."""
-    buffers, (x, y) = dict(state.buffers), source.parts
+def objective(step: Step, state: State, source: Samples) -> Callable[[Any], tuple[float, np.ndarray]]:
+    """Return the loss over all samples as a function of a host vector θ, with its gradient, in float64: as many samples
+    at once as are evaluated together, each batch counting what counts in it.
+    """
+    buffers, size, home = dict(state.buffers), step.samples(source.like), step.backend.asnumpy
+
+    def of_batch(vector: Vector, x: Any, *target: Array) -> tuple[float, np.ndarray, float]:
+        how = {"weights": target[1]} if len(target) > 1 else {}
+        prediction, backward = step.net(vector, x, buffers=dict(buffers), backend=step.backend)
+        loss, dprediction = step.loss(prediction, target[0], **how)
+        gradient = home(step.flat(backward(dprediction))).astype(np.float64)
+        return float(home(loss)), gradient, _size(step.loss, *target, home=home)
 
     @np.errstate(all="ignore")
     def value_and_gradient(theta: Any) -> tuple[float, np.ndarray]:
         if np.shape(theta) != (step.net.size,):
             raise ShapeError(f"theta must be a vector of {step.net.size} numbers, got shape {np.shape(theta)}")
+        value, gradient, total = 0.0, np.zeros(step.net.size), 0.0
         with step.backend.working():
             vector = step.carried(step.backend.asarray(theta, dtype=step.dtype))
-            prediction, backward = step.net(vector, x, buffers=dict(buffers), backend=step.backend)
-            loss, dprediction = step.loss(prediction, y)
-            gradient = step.backend.asnumpy(step.flat(backward(dprediction)))
-            return float(step.backend.asnumpy(loss)), gradient.astype(np.float64)
+            for parts in source.chunks(size):
+                loss, slope, counts = of_batch(vector, *parts)
+                share = counts / (total + counts or 1.0)  # a mean that goes along: of one batch it is its own bits
+                value, total = value + (loss - value) * share, total + counts
+                gradient += (slope - gradient) * share
+        return value, gradient
 
     return value_and_gradient
