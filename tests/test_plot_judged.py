@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from pictures import blobs, closed, plt, style, trained  # noqa: F401
+from pictures import blobs, closed, matplotlib, plt, style, trained  # noqa: F401
 
 import xpnet as xn
 from xpnet.errors import DataError, ShapeError
@@ -104,6 +104,8 @@ def test_the_expected_calibration_error_is_the_papers():
     assert ax.lines[1].get_label() == f"mine, ECE {0.5 * abs(0.25 - 0.5) + 0.5 * abs(0.85 - 0.5):.3f}"
     for bar, (low, high) in zip(ax.collections[0].get_segments(), [(0.0945, 0.9055)] * 2, strict=True):  # 1 of 2
         np.testing.assert_allclose(bar[:, 1], (low, high), atol=1e-4)
+    bar = plot.calibration([0.8], [1]).collections[0].get_segments()[0]
+    np.testing.assert_allclose(bar[:, 1], (0.2065, 1.0), atol=1e-4)  # 1 of 1
 
 
 def test_a_second_model_is_drawn_beside_the_first():
@@ -158,9 +160,9 @@ def test_predictions_show_the_likeliest_classes():
     texts = [[text.get_text() for text in ax.texts] for ax in figure.axes if ax.texts]
     assert texts == [["b", "70 %", "c", "20 %"], ["a", "50 %", "c", "30 %"]]
     assert [ax.get_title() for ax in figure.axes if ax.images] == ["b", "c"]
-    blue, orange = ([bar.get_facecolor() for bar in ax.patches[2:]] for ax in figure.axes if ax.texts)
-    assert blue[0] == orange[1]
-    assert blue[1] == orange[0] != blue[0]
+    bars = [[bar.get_facecolor() for bar in ax.patches[2:]] for ax in figure.axes if ax.texts]
+    blue, orange = ((*(1 - 0.6 * (1 - c) for c in matplotlib.colors.to_rgb(plot.colour(k))), 1.0) for k in (0, 1))
+    np.testing.assert_allclose(bars, [[blue, orange], [orange, blue]])
 
 
 def test_the_learning_rate_is_the_schedules():
