@@ -38,9 +38,9 @@ def calibration(
     if not any(line.get_label() == PERFECT for line in ax.lines):
         ax.plot((0.0, 1.0), (0.0, 1.0), ":", color=colour(7), alpha=0.6, linewidth=1.2, label=PERFECT)
     k = sum(line.get_label() != PERFECT for line in ax.lines)
-    error = float(np.sum(found.count * np.abs(found.share - found.mean)) / len(p))
+    error = float(np.sum(found.size * np.abs(found.share - found.mean)) / len(p))
     text = f"{label}, ECE {error:.3f}" if label else f"ECE {error:.3f}"
-    ax.vlines(found.mean, *_interval(found.share, found.count), color=colour(k), alpha=0.5, linewidth=1.2)
+    ax.vlines(found.mean, *_interval(found.share, found.size), color=colour(k), alpha=0.5, linewidth=1.2)
     ax.plot(found.mean, found.share, "-", marker=MARKERS[k % len(MARKERS)], color=colour(k), label=text, lw=1.8, ms=5)
     ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
     legend(ax)
@@ -53,7 +53,7 @@ class Bins(NamedTuple):
 
     mean: np.ndarray
     share: np.ndarray
-    count: np.ndarray
+    size: np.ndarray
 
 
 def binned(p: np.ndarray, came_true: np.ndarray, bins: int) -> Bins:

@@ -6,7 +6,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 
-class Drawing(Figure):  # type: ignore[misc]
+class Drawing(Figure):
     """A figure that a notebook shows once, also where it is the last line of a cell."""
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def network(net: "Layer | Model", input_shape: Shape, ax: Axes | None = None) ->
 
     ShapeError names the layer that the input does not fit.
     """
-    top: Layer = getattr(net, "net", net)
+    top: Any = getattr(net, "net", net)
     if not isinstance(top, Layer):
         raise TypeError(f"network draws a layer, a network or a Model, got {type(net).__name__}")
     shape: Any = tuple(input_shape)

@@ -54,7 +54,7 @@ def predictions(
 def _bars(ax: Axes, p: np.ndarray, titles: Sequence[str], shades: Sequence[str]) -> None:
     """Draw the probabilities as bars, the likeliest on top, each with its class and its number in percent."""
     paper, ink = ax.get_facecolor(), pyplot().rcParams["text.color"]
-    places = -np.arange(len(p))
+    places = [-float(k) for k in range(len(p))]
     ax.barh(places, np.ones(len(p)), height=0.86, color=mix(paper, ink, 0.07))
     ax.barh(places, p, height=0.86, color=[mix(paper, shade, 0.6) for shade in shades])
     for y, title, share in zip(places, titles, p, strict=True):

@@ -46,6 +46,6 @@ def schedule(
     ax.plot(places / (steps_per_epoch or 1), rates, DASHES[k % 4], color=colour(k), label=label, lw=1.8, marker=marker)
     if ax.get_ylim()[0] < 0 or min(rates) < 0.5 * max(rates):
         ax.set_ylim(bottom=0.0)
-    if any(not line.get_label().startswith("_") for line in ax.lines):
+    if any(not str(line.get_label()).startswith("_") for line in ax.lines):
         legend(ax)
     return tidy(ax, "step" if steps_per_epoch is None else "epoch", "learning rate η")
