@@ -4,8 +4,8 @@
         x = xp.asarray([-1.0, 2.0], device=device)
 
 `pytest --backends numpy,strict,torch:cuda:0` chooses some. A library that is missing is skipped with the reason, but
-fails where it was asked for by name. pytest imports this file in every project where xpnet is installed, so it lies
-beside the package, and imports it when a test asks.
+fails where it was asked for by name, or is required, `torch!`. pytest imports this file in every project where xpnet
+is installed, so it lies beside the package, and imports it when a test asks.
 """
 
 from collections.abc import Iterator
@@ -34,7 +34,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add `--backends`, which may be repeated, and the standing choice that it replaces."""
     text = f"backends to run tests on, with commas between, by library, id or library:device: {', '.join(IDS)} (all)"
     parser.getgroup("xpnet").addoption("--backends", action="append", default=[], metavar="LIST", help=text)
-    parser.addini("xpnet_backends", "as --backends, which replaces it; what is missing is skipped", "args", default=[])
+    standing = "as --backends, which replaces it; what is missing is skipped, unless it is required: torch!"
+    parser.addini("xpnet_backends", standing, "args", default=[])
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -44,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for source, word in [("--backends", w) for w in _asked(config)] + [
         ("xpnet_backends", w) for w in _standing(config)
     ]:
-        if not _is_backend(word):
+        if not _is_backend(_plain(word)):
             raise pytest.UsageError(f'{source}: unknown backend "{word}", {_choices()}')
 
 
@@ -52,7 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make one test for each backend of every test that asks for one, by whichever fixture."""
     if "xpnet_backend" in metafunc.fixturenames:
-        words = _asked(metafunc.config) or _standing(metafunc.config) or list(IDS)
+        words = [_plain(word) for word in _chosen(metafunc.config)] or list(IDS)
         extra = [word for word in words if ":" in word and word not in IDS]
         ids = [name for name in (*IDS, *dict.fromkeys(extra)) if any(_means(word, name) for word in words)]
         params = [pytest.param(n, marks=_gpu(n)) for n in ids]
@@ -99,10 +100,13 @@ def xpnet_backend(request: pytest.FixtureRequest) -> Iterator["Backend"]:
         try:
             chosen = stack.enter_context(connect(name))
         except BackendError as error:
-            if _asked(request.config) or name.startswith("strict"):
-                pytest.fail(f"{name}: {error}", pytrace=False)
-            pytest.skip(f"{name}: {error}")
-        yield chosen
+            missing = f"{name}: {error}"
+        else:
+            yield chosen
+            return
+    if _required(request.config, name):
+        pytest.fail(missing, pytrace=False)
+    pytest.skip(missing)
 
 
 @pytest.fixture(autouse=True)
@@ -149,6 +153,22 @@ def _asked(config: pytest.Config) -> list[str]:
 def _standing(config: pytest.Config) -> list[str]:
     """Return the words of the setting `xpnet_backends`."""
     return _words(config.getini("xpnet_backends"))
+
+
+def _chosen(config: pytest.Config) -> list[str]:
+    """Return the words that count: those asked for, else the standing ones, else none."""
+    return _asked(config) or _standing(config)
+
+
+def _required(config: pytest.Config, name: str) -> bool:
+    """Whether it is a failure that this backend is missing: it was asked for, or is required by a word with a `!`."""
+    required = any(word != _plain(word) and _means(_plain(word), name) for word in _standing(config))
+    return bool(_asked(config)) or required or name.startswith("strict")
+
+
+def _plain(word: str) -> str:
+    """Return a word without the mark that says that it must be there."""
+    return word.removesuffix("!")
 
 
 def _words(lists: list[str]) -> list[str]:

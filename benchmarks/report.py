@@ -163,17 +163,19 @@ def page(results: dict[str, Any], picture: str) -> str:
     return "\n\n".join([*parts, *small_tables(results, labels)]) + "\n"
 
 
-def excerpt(results: dict[str, Any], picture: str, whole: str) -> str:
-    """Return the part for the README."""
-    labels, facts = LABELS[results["kind"]], results["machine"]
+def excerpt(results: dict[str, Any], whole: str) -> str:
+    """Return the part for the README: of three nets xpnet's three fastest, the fastest peer and PyTorch."""
+    cases, facts = results.get("epochs", [])[:3], results["machine"]
     device = facts.get("gpu") or f"{facts['processor']}, {facts['cores']} cores"
-    parts = [
-        f"{device}, {results['date']}; all in one run, in turn, medians ([everything]({whole})).",
-        overview(results, labels),
-    ]
-    if results.get("start"):
-        parts.append(start_table(results, labels))
-    return "\n\n".join([*parts, f"![Seconds of one epoch]({picture})"])
+    line = f"{device}, {results['date']}; all in one run, in turn, medians ([everything]({whole}))."
+    if not cases:
+        return line
+    first = cases[0]
+    ours = [name for name in of_kind(first, "xpnet") if seconds(first, name)]
+    ours = sorted(ours, key=lambda name: median(seconds(first, name)))[:3]
+    names = {*ours, fastest(first, of_kind(first, "peer")), pytorch(first)}
+    labels = {name: label for name, label in LABELS[results["kind"]].items() if name in names}
+    return f"{line}\n\n{overview({**results, 'epochs': cases}, labels)}"
 
 
 def replace_part(text: str, part: str, kind: str) -> str:
@@ -199,8 +201,8 @@ def write(path: Path, readme: Path) -> list[Path]:
     folder = readme.parent.resolve()
     if readme.exists() and path.resolve().is_relative_to(folder):
         old = readme.read_text()
-        names = [file.resolve().relative_to(folder).as_posix() for file in (picture, markdown)]
-        if (new := replace_part(old, excerpt(results, *names), results["kind"])) != old:
+        whole = markdown.resolve().relative_to(folder).as_posix()
+        if (new := replace_part(old, excerpt(results, whole), results["kind"])) != old:
             readme.write_text(new)
             written.append(readme)
     return written

@@ -1,5 +1,6 @@
 """What a page cannot hold itself: tables made of the committed JSON, and pictures that its own code draws."""
 
+import ast
 import doctest
 import json
 import os
@@ -10,12 +11,15 @@ from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import indent
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = re.compile(r"!\[[^\]]*\]\(([\w-]+\.png)\)")
 SELFCHECKS = sorted((ROOT / "benchmarks" / "selfcheck").glob("*.json"))
+KINDS = ("BackendError", "ShapeError", "DataError", "CheckpointError", "NonFiniteError", "DataWarning")
 SHOWN = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+BLOCK = re.compile(r"(?ms)^```python\n(.*?)^```$")
 TABLE = re.compile(r"<!-- table: (\w+) -->")
 
 
@@ -39,6 +43,27 @@ def run(page: Path, folder: Path) -> None:
         os.chdir(before)
         if pyplot := sys.modules.get("matplotlib.pyplot"):
             pyplot.close("all")
+
+
+def copyable(markdown: str) -> str:
+    """Return a page whose sessions, blocks with `>>>`, are code that can be copied, each with what it prints below."""
+    return BLOCK.sub(lambda block: _code_and_output(block[1]) if block[1].startswith(">>>") else block[0], markdown)
+
+
+def _code_and_output(session: str) -> str:
+    parts, code = [], ""
+    for example in doctest.DocTestParser().get_examples(session):
+        code += example.source
+        if example.exc_msg:  # a file would stop there
+            kind, _, text = example.exc_msg.strip().partition(": ")
+            kind = kind.replace("xpnet.errors", "xn")
+            body = indent(example.source, "    ")
+            code = f"{code.removesuffix(example.source)}try:\n{body}except {kind} as error:\n    print(error)\n"
+            example.want = f"{text}\n"
+        if example.want:
+            parts.append(f"```python\n{code}```\n\n``` {{ .text .no-copy .output }}\n{example.want}```")
+            code = ""
+    return "\n\n".join([*parts, f"```python\n{code}```"] if code else parts)
 
 
 def pictures(page: Path) -> Iterator[tuple[str, bytes]]:
@@ -134,14 +159,52 @@ def selfchecks() -> list[dict[str, Any]]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in SELFCHECKS]
 
 
-TABLES = {function.__name__: function for function in (benchmarks, parity, trust, ranks, verified, checks)}
+def messages() -> str:
+    """Return every message that the package's own errors and warnings are raised with, and the file that does."""
+    rows = {
+        (text, kind, path.relative_to(ROOT).as_posix())
+        for path in sorted((ROOT / "xpnet").rglob("*.py"))
+        for text, kind in said(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    lines = [f"| {text} | `{kind}` | `{path}` |" for text, kind, path in sorted(rows, key=lambda row: row[0].lower())]
+    return "\n".join(["| message | kind | in |", "| --- | --- | --- |", *lines])
+
+
+def said(tree: ast.AST) -> Iterator[tuple[str, str]]:
+    """Yield text and kind of each message that a module spells out, as Markdown, `…` for what is filled in."""
+    for call in ast.walk(tree):
+        if not isinstance(call, ast.Call) or not call.args:
+            continue
+        kind = getattr(call.func, "id", "")
+        if getattr(call.func, "attr", "") == "warn" and len(call.args) > 1:
+            kind = getattr(call.args[1], "id", "")
+        if kind in KINDS and (text := spelled(call.args[0])).strip("… "):
+            yield re.sub(r"([\\`*_<>|\[\]{}$])", r"\\\1", text), kind
+
+
+def spelled(node: ast.AST) -> str:
+    """Return the text of an expression, `…` for each part that is not written there."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=parts):
+            return "".join(map(spelled, parts))
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return spelled(left) + spelled(right)
+    return "…"
+
+
+TABLES = {f.__name__: f for f in (benchmarks, parity, trust, ranks, verified, checks, messages)}
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the pictures of all pages."""
+    """Add the pictures of all pages, and the lesson's notebooks."""
     from mkdocs.structure.files import File
 
     drawn = dict(charts())
+    drawn |= {
+        f"lesson/{path.name}": path.read_bytes() for path in sorted((ROOT / "examples" / "lesson").glob("*.ipynb"))
+    }
     for file in list(files.documentation_pages()):
         place = Path(file.src_uri).parent
         drawn |= {(place / name).as_posix(): content for name, content in pictures(Path(file.abs_src_path))}
@@ -151,5 +214,5 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the tables in."""
-    return TABLE.sub(lambda place: TABLES[place[1]](), markdown)
+    """Put the tables in, and make the sessions copyable."""
+    return copyable(TABLE.sub(lambda place: TABLES[place[1]](), markdown))

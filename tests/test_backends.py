@@ -101,10 +101,11 @@ def test_a_name_never_falls_back(name):
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("numpy:cuda", 'NumPy has the device "cpu" alone, not "cuda"'),
-        ("strict:device9", 'array-api-strict has no device "device9": choose one of'),
+        ("numpy:cuda", 'NumPy has no device "cuda" here: choose one of'),
+        ("strict:device9", 'array-api-strict has no device "device9" here: choose one of'),
         ("torch:cuda:99", 'PyTorch has no device "cuda:99" here'),
         ("torch:toaster", 'PyTorch has no device "toaster" here'),
+        ("torch:meta", 'PyTorch has no device "meta" here (Cannot copy out of meta tensor; no data!): choose'),
         ("jax:tpu:99", 'JAX has no device "tpu:99" here: choose one of'),
         ("jax:cpu:x", 'JAX has no device "cpu:x" here: choose one of'),
     ],

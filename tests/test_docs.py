@@ -1,6 +1,7 @@
 """The pages and the README: their code runs, their commands exist, the reference is complete, the site builds."""
 
 import ast
+import os
 import re
 import runpy
 import shlex
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import pytest_xpnet
 import xpnet as xn
 from benchmarks.__main__ import arguments
 from xpnet import cli
@@ -23,7 +25,8 @@ TEXTS = {path: path.read_text(encoding="utf-8") for path in [ROOT / "README.md",
 FENCE = re.compile(r"(?ms)^```([^\n]*)\n(.*?)^```$")
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
 REFERENCE = "\n".join(text for path, text in TEXTS.items() if path.parent.name == "reference")
-RUN = runpy.run_path(str(DOCS / "hooks.py"))["run"]
+HOOKS = runpy.run_path(str(DOCS / "hooks.py"))
+RUN, COPYABLE = HOOKS["run"], HOOKS["copyable"]
 
 
 def name(page):
@@ -56,10 +59,10 @@ def commands():
 def test_every_block_is_python_or_a_command():
     """`py` is what the page of the pytest plugin has its reader save to files; test_plugin_page.py runs that.
 
-    `bash` is a script for a cluster.
+    `bash` is a script for a cluster, `yaml` the recipe of a continuous integration.
     """
     languages = {language for text in TEXTS.values() for language, _ in FENCE.findall(text)}
-    assert languages == {"python", "py", "sh", "bash"}
+    assert languages == {"python", "py", "sh", "bash", "yaml"}
 
 
 def test_a_script_can_be_read():
@@ -68,6 +71,21 @@ def test_a_script_can_be_read():
     for block in blocks:
         done = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_recipe_can_be_read_and_its_commands_exist():
+    yaml = pytest.importorskip("yaml")
+    blocks = [block for text in TEXTS.values() for language, block in FENCE.findall(text) if language == "yaml"]
+    assert blocks
+    for block in blocks:
+        job = yaml.safe_load(block)["jobs"]["tests"]
+        runs = [step["run"] for step in job["steps"] if "run" in step]
+        assert re.findall(r"xpnet\[(\w+)\]", "\n".join(runs)) == ["plugin"]
+        assert "plugin" in EXTRAS
+        assert runs[-1] == 'python -m pytest --backends "${{ matrix.backends }}"'
+        assert all(
+            pytest_xpnet._is_backend(w) for text in job["strategy"]["matrix"]["backends"] for w in text.split(",")
+        )
 
 
 @pytest.mark.parametrize("page", [page for page, text in TEXTS.items() if "```python" in text], ids=name)
@@ -143,6 +161,60 @@ def test_the_reference_has_every_public_name():
     assert set(public()) - described == set()
 
 
+def pieces(page):
+    """Return the code of a page as its blocks are copied from the site, in order."""
+    return [block for language, block in FENCE.findall(COPYABLE(TEXTS[page])) if language == "python"]
+
+
+@pytest.mark.parametrize("page", [page for page, text in TEXTS.items() if ">>>" in text], ids=name)
+def test_a_page_copies_into_a_file(page):
+    code = "\n".join(pieces(page))
+    assert ">>>" not in code
+    compile(code, page.name, "exec")
+
+
+@pytest.mark.parametrize("page", ["tutorial/backpropagation", "howto/layer"])
+def test_what_was_copied_runs(page, tmp_path):
+    """These two show errors, at which a session goes on and a file would stop."""
+    page = DOCS / f"{page}.md"
+    skip_without(needs(page), name(page))
+    text = "\n".join(pieces(page))
+    assert "except " in text
+    (tmp_path / "page.py").write_text(text, encoding="utf-8")
+    environment = os.environ | {"XPNET_BACKEND": "numpy", "MPLBACKEND": "agg", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "page.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_session_becomes_code_with_its_output_below():
+    block = "```python\n>>> x = 1\n>>> x\n1\n>>> x.y\nTraceback (most recent call last):\n    ...\nTypeError: no\n```"
+    text = COPYABLE(f"before\n\n{block}\n\nafter\n")
+    first, second = re.findall(r"(?ms)^```python\n(.*?)^```\n\n``` \{ .text .no-copy .output \}\n(.*?)^```", text)
+    assert first == ("x = 1\nx\n", "1\n")
+    assert second == ("try:\n    x.y\nexcept TypeError as error:\n    print(error)\n", "no\n")
+    assert COPYABLE("```python\nx = 1\n```") == "```python\nx = 1\n```"
+
+
+def test_the_index_of_messages_has_what_the_code_says():
+    table = HOOKS["messages"]()
+    assert table.count("\n") > 200
+    for row in (
+        "| attention: the network has no MultiHeadAttention | `DataError` | `xpnet/look/plot/attention.py` |",
+        '| NumPy has no device "…" here: choose one of … | `BackendError` | `xpnet/backends/numpy.py` |',
+    ):
+        assert row in table
+
+
+def test_the_picture_of_the_readme_is_small_and_described():
+    text = TEXTS[ROOT / "README.md"]
+    alt, picture = re.search(r"!\[([^\]]+)\]\(([^)]+)\)", text).groups()
+    assert len(alt) > 50
+    assert text[: text.index(alt)].count("\n") < 15
+    assert (ROOT / picture).stat().st_size < 150_000
+
+
 def test_the_site_builds_without_a_warning(tmp_path):
     skip_without(("mkdocs", "material", "mkdocstrings", "matplotlib"), "building the site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path]
@@ -152,6 +224,11 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert "xpnet on NumPy" in site["benchmarks.html"]
     assert "central differences" in site["verified.html"]
     assert all("<!-- table" not in page for page in site.values())
+    assert all(">>> " not in re.sub(r"<[^>]*>", "", page).replace("&gt;", ">") for page in site.values())
+    assert (tmp_path / "search" / "search_index.js").exists()
+    assert "assets/iframe-worker/shim.js" in site["index.html"]
+    assert site["tutorial/backpropagation.html"].count('class="arithmatex"') > 5
+    assert (tmp_path / "lesson" / "08-mnist-lab.ipynb").exists()
     assert [path for path, page in site.items() if re.search(r'(src|rel="stylesheet" href)="(https?:)?//', page)] == []
     described = "\n".join(site.values())
     assert described.count('class="doc doc-object doc-module"') == REFERENCE.count("show_root_heading: false")

@@ -72,7 +72,7 @@ def test_mnist_trains_saves_and_reports(tmp_path):
     ("arguments", "status", "message"),
     [
         (["--backend", "nonsense"], 1, 'error: unknown backend "nonsense": choose one of auto, numpy, '),
-        (["--backend", "numpy:7"], 1, 'error: NumPy has the device "cpu" alone, not "7"'),
+        (["--backend", "numpy:7"], 1, 'error: NumPy has no device "7" here: choose one of [\'cpu\']'),
         (["--layers", "784,x,10"], 2, f"{REFUSED} --layers: invalid sizes value: '784,x,10'"),
         (["--layers", "100,10"], 2, f"{REFUSED} --layers: MNIST needs 784 inputs and 10 outputs: "),
         (["--layers", "784,0,10"], 2, f"{REFUSED} --layers: MNIST needs 784 inputs and 10 outputs: "),

@@ -34,6 +34,10 @@ PANELS = {
     "loss": lambda m, h, x, y, s, **k: plot.loss(xn.hinge, 1, **k),
     "scatter": lambda m, h, x, y, s, **k: plot.scatter(x, y, **k),
     "decision_regions": lambda m, h, x, y, s, **k: plot.decision_regions(m, x, y, resolution=40, **k),
+    "roc": lambda m, h, x, y, s, **k: plot.roc(m.predict(x), y, **k),
+    "precision_recall": lambda m, h, x, y, s, **k: plot.precision_recall(m.predict(x), y, **k),
+    "calibration": lambda m, h, x, y, s, **k: plot.calibration(m.predict_proba(x), y, **k),
+    "schedule": lambda m, h, x, y, s, **k: plot.schedule(m.optimizer, 9, **k),
     "confusion_matrix": lambda m, h, x, y, s, **k: plot.confusion_matrix(m.predict(x), y, **k),
 }
 FIGURES = {
@@ -43,6 +47,8 @@ FIGURES = {
     "training": lambda m, h, x, y, s, **k: plot.training(h, m, x, y, **k),
     "training, no samples": lambda m, h, x, y, s, **k: plot.training(h, m, **k),
     "weights": lambda m, h, x, y, s, **k: plot.weights(np.eye(49), **k),
+    "residuals": lambda m, h, x, y, s, **k: plot.residuals(x, x[::-1], **k),
+    "predictions": lambda m, h, x, y, s, **k: plot.predictions(np.zeros((90, 2, 2)), m.predict_proba(x), y, **k),
     "images": lambda m, h, x, y, s, **k: plot.images(digits()[0], **k),
     "mistakes": lambda m, h, x, y, s, **k: plot.mistakes(*digits(), **k),
 }

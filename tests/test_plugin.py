@@ -168,6 +168,26 @@ def test_what_is_missing_is_skipped_by_name_and_fails_where_it_was_asked_for(pyt
     )
 
 
+def test_a_backend_can_be_required_in_the_standing_choice_too(pytester, missing):
+    missing("torch")
+    pytester.makepyfile(TEST)
+    for standing, outcomes in [
+        ("numpy torch!", {"passed": 2, "errors": 1}),
+        ("numpy! torch", {"passed": 2, "skipped": 1}),
+        ("torch, torch!", {"errors": 1}),
+    ]:
+        pytester.makeini(f"[pytest]\nxpnet_backends = {standing}")
+        result = pytester.runpytest("-rE")
+        result.assert_outcomes(**outcomes)
+        assert result.ret == (pytest.ExitCode.TESTS_FAILED if "errors" in outcomes else 0)
+    result = pytester.runpytest("--backends", "numpy,torch!")
+    result.assert_outcomes(passed=2, errors=1)
+    assert "During handling" not in "\n".join(result.outlines)
+    pytester.makeini("[pytest]")
+    result = pytester.runpytest("--backends", "keras!")
+    result.stderr.fnmatch_lines(['*unknown backend "keras!", choose from numpy, *'])
+
+
 def test_strict_is_never_skipped(pytester, missing):
     missing("strict")
     pytester.makepyfile(TEST)
@@ -177,7 +197,7 @@ def test_strict_is_never_skipped(pytester, missing):
     result.stdout.fnmatch_lines(["strict:device1: strict is not installed: install it"])
 
 
-@pytest.mark.parametrize("name", ["numpy:9", "torch:cuda:7", "strict:device9"])
+@pytest.mark.parametrize("name", ["numpy:9", "torch:cuda:7", "torch:meta", "strict:device9"])
 def test_a_device_that_is_not_there_is_refused_alike(pytester, name):
     library = name.partition(":")[0]
     if library != "strict" and not find_spec(library):
@@ -185,7 +205,7 @@ def test_a_device_that_is_not_there_is_refused_alike(pytester, name):
     pytester.makepyfile(TEST)
     result = pytester.runpytest_subprocess("--backends", name)
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines([f"{name}: *"])
+    result.stdout.fnmatch_lines([f'{name}: * has no device "{name.partition(":")[2]}" here* choose one of *'])
 
 
 def test_choices_add_up_and_replace_the_standing_one(pytester):
@@ -234,9 +254,7 @@ def test_all_backends_are_there_if_none_is_chosen_and_devices_can_be_named(pytes
     assert [line.partition("test_it")[2] for line in collected if "test_it" in line] == [f"[{name}]" for name in ids]
     chosen = "torch:cuda:0, strict:CPU_DEVICE,numpy:9,strict:CPU_DEVICE"
     result = pytester.runpytest_subprocess("-v", "--backends", chosen)
-    result.stdout.fnmatch_lines(
-        ["*test_it[[]strict:CPU_DEVICE[]] PASSED*", 'numpy:9: NumPy has the device "cpu" alone*']
-    )
+    result.stdout.fnmatch_lines(["*test_it[[]strict:CPU_DEVICE[]] PASSED*", "numpy:9: NumPy has no device *"])
     assert sum(result.parseoutcomes().values()) == 3
     outcomes = pytester.runpytest_subprocess("-m", "not gpu", "--backends", chosen).parseoutcomes()
     assert outcomes == {"passed": 1, "errors": 1, "deselected": 1}
@@ -483,9 +501,17 @@ sys.exit(pytest.main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("options", [[], ["-p", "pytest_xpnet"], ["-p", "no:xpnet"]])
-def test_the_plugin_may_be_asked_for_by_name_too(pytester, monkeypatch, options):
+CONFTEST = 'pytest_plugins = ["pytest_xpnet"]'
+
+
+@pytest.mark.parametrize(
+    ("options", "conftest"),
+    [([], ""), (["-p", "pytest_xpnet"], ""), (["-p", "pytest_xpnet"], CONFTEST), (["-p", "no:xpnet"], "")],
+    ids=["by itself", "by name", "by name and in conftest", "left out"],
+)
+def test_the_plugin_may_be_asked_for_by_name_too(pytester, monkeypatch, options, conftest):
     """The entry point has the module's own name, so that pytest knows it again."""
+    pytester.makeconftest(conftest)
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     entries = [f"{name} = {module}" for name, module in project["entry-points"]["pytest11"].items()]
     folder = pytester.mkdir("mine-1.dist-info")

@@ -86,7 +86,7 @@ def test_a_failure_is_the_exit_status(monkeypatch, capsys):
 def test_a_backend_that_cannot_be_used_is_status_two(capsys):
     with use("numpy"):
         assert cli.main(["selfcheck", "--backend", "numpy:9"]) == 2
-    assert 'NumPy has the device "cpu" alone' in capsys.readouterr().err
+    assert "NumPy has no device " in capsys.readouterr().err
 
 
 def test_the_readmes_table_comes_from_the_files(tmp_path, capsys):

@@ -83,7 +83,7 @@ class NumpyBackend(InPlaceBackend):
 def connect(device: str) -> NumpyBackend:
     """Return the backend for NumPy."""
     if device not in ("", "cpu"):
-        raise BackendError(f'NumPy has the device "cpu" alone, not "{device}"')
+        raise BackendError(f'NumPy has no device "{device}" here: choose one of {devices()}')
     return NumpyBackend()
 
 

@@ -42,7 +42,7 @@ def connect(device: str) -> StrictBackend:
     """Return the backend for a device of array-api-strict, its `CPU_DEVICE` if none is named."""
     names = devices()
     if device and device not in names:
-        raise BackendError(f'array-api-strict has no device "{device}": choose one of {names}')
+        raise BackendError(f'array-api-strict has no device "{device}" here: choose one of {names}')
     return StrictBackend(xp.Device(device or names[0]))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache, lru_cache
+from textwrap import shorten
 from typing import Any
 
 try:
@@ -114,10 +115,10 @@ def connect(device: str) -> TorchBackend:
         raise BackendError("PyTorch is not installed: pip install 'xpnet[torch]'")
     try:
         found = torch.empty(0, device=device or "cpu").device
-        torch.ones(2, 2, device=found) @ torch.ones(2, 2, device=found)
+        (torch.ones(2, 2, device=found) @ torch.ones(2, 2, device=found)).cpu()  # "meta" holds nothing to bring home
     except (RuntimeError, AssertionError) as error:
-        first = str(error).partition("\n")[0]
-        raise BackendError(f'PyTorch has no device "{device}" here ({first}): choose one of {devices()}') from None
+        why = shorten(str(error).partition("\n")[0], 80, placeholder=" …")
+        raise BackendError(f'PyTorch has no device "{device}" here ({why}): choose one of {devices()}') from None
     return TorchBackend(found)
 
 

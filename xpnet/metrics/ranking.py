@@ -118,7 +118,7 @@ def _over_classes(
     if scores.ndim == 1:
         return xp.astype(value(_ranks(xp, scores, cast(xp, labels, dtype) > 0, w)), dtype)
     hot = hot_rows(xp, labels, scores.shape[1])
-    columns = _columns(xp, scores, w, 8.0 * eps * scores.shape[1])
+    columns = class_columns(xp, scores, w, 8.0 * eps * scores.shape[1])
     number = range(1, 2) if scores.shape[1] == 2 else range(scores.shape[1])
     values = xp.stack([value(_ranks(xp, columns[:, k], hot[:, k], w)) for k in number])
     defined = values == values
@@ -127,7 +127,7 @@ def _over_classes(
     return xp.astype(xp.where(count == 0, math.nan, mean), dtype)
 
 
-def _columns(xp: Namespace, s: Array, w: Array, rounding: float) -> Array:
+def class_columns(xp: Namespace, s: Array, w: Array, rounding: float) -> Array:
     """Return what each class is ranked by, (R, C): log p/(1 − p) of p = softmax(s), or s if all rows are probabilities.
 
     Probabilities are not turned into anything: those near 0 would lose what they differ in.

@@ -10,7 +10,8 @@ from xpnet.backends import backend as find_backend
 from xpnet.data import door
 from xpnet.errors import DataError, ShapeError
 from xpnet.layers.attention import NAME
-from xpnet.look.plot.canvas import LEGIBLE, Axes, Sheet, colour, host, pyplot, ramp, sheet
+from xpnet.look.plot.canvas import LEGIBLE, Axes, Sheet, colour, pyplot, ramp, sheet
+from xpnet.look.plot.numbers import host
 
 if TYPE_CHECKING:
     from xpnet.model import Model

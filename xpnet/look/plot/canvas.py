@@ -1,14 +1,8 @@
-"""What every picture stands on: matplotlib, imported when it is needed, the colours, and arrays brought home."""
+"""What every picture stands on: matplotlib, imported when it is needed, the paper and the colours."""
 
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
-
-import numpy as np
-
-from xpnet.arrays import Array
-from xpnet.backends import LIBRARIES, backend_of, library_of
-from xpnet.errors import DataError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Axes
@@ -41,18 +35,34 @@ def pyplot() -> Any:
 
 def axes(ax: Axes | None, size: tuple[float, float] = (5.6, 3.8)) -> Axes:
     """Return the Axes to draw on: the one given, or a new one on a figure of this size in inches."""
-    plt = pyplot()
+    pyplot()
     if ax is not None and not hasattr(ax, "plot"):
         raise TypeError(f"ax= takes one matplotlib Axes, got {type(ax).__name__}: pass one of figure.subplots()")
-    return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
+    return new_figure(size).subplots() if ax is None else ax
 
 
 def sheet(figure: Sheet | None, size: tuple[float, float]) -> Sheet:
     """Return the figure to draw on: the one given, or a new one of this size in inches."""
-    plt = pyplot()
+    pyplot()
     if figure is not None and not hasattr(figure, "subplots"):
         raise TypeError(f"figure= takes a matplotlib Figure, got {type(figure).__name__}: pass plt.figure()")
-    return plt.figure(figsize=size, layout="constrained") if figure is None else figure
+    return new_figure(size) if figure is None else figure
+
+
+def new_figure(size: tuple[float, float]) -> Any:
+    """Return a new figure of this size in inches.
+
+    pyplot holds it where it is going to show it: in a notebook, at the end of the cell, or in windows. Elsewhere
+    nobody would close it, and it is its caller's alone.
+    """
+    plt = pyplot()
+    from matplotlib.backends import BackendFilter, backend_registry
+
+    from xpnet.look.plot.drawing import Drawing
+
+    if plt.get_backend().lower() in backend_registry.list_builtin(BackendFilter.NON_INTERACTIVE):
+        return Drawing(figsize=size, layout="constrained")
+    return plt.figure(figsize=size, layout="constrained", FigureClass=Drawing)
 
 
 def panels(count: int, figure: Sheet | None, shape: Sequence[int] = (1, 1)) -> tuple[Sheet, list[Any]]:
@@ -122,37 +132,3 @@ def tidy(ax: Axes, xlabel: str, ylabel: str) -> Axes:
 def legend(ax: Axes, columns: int = 1) -> None:
     """Add a legend where it hides least, on a background that lets the curves shine through."""
     ax.legend(framealpha=0.75, fontsize="small", ncols=columns)
-
-
-def host(array: Array, what: str = "the data") -> np.ndarray:
-    """Return an array of any library, a list, a tuple or a table as a NumPy array; DataError if it holds no numbers."""
-    known = library_of(array) in LIBRARIES or hasattr(array, "__array_namespace__")
-    try:
-        found = np.asarray(backend_of(array).asnumpy(array) if known else array)
-        if array is None:
-            raise TypeError("there is nothing")
-        if found.dtype.kind not in "biuf":
-            found = found.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise DataError(f"{what} must be numbers in rows of one length, got {type(array).__name__}: {reason}") from None
-    return found
-
-
-def class_numbers(labels: Any, samples: int, who: str, classes: int | None = None) -> np.ndarray:
-    """Return labels as whole numbers (N,), one a sample, in 0..C − 1 if C is given; DataError says which is not.
-
-    −1 and +1, or targets (N, 1), become 0 and 1.
-    """
-    numbers = host(labels, f"{who}: labels").reshape(-1)
-    if len(numbers) != samples:
-        raise DataError(f"{who} needs a label for each of the {samples} samples, got {len(numbers)}")
-    if numbers.min(initial=0) < 0:
-        numbers = numbers > 0
-    with np.errstate(invalid="ignore"):
-        whole = numbers.astype(np.int64)
-    wrong = np.flatnonzero((whole != numbers) | (whole >= (classes or whole.max(initial=0) + 1)))
-    if wrong.size:
-        known = f" in 0..{classes - 1}" if classes else ""
-        raise DataError(f"{who}: labels must be integers{known}, got {numbers[wrong[0]]} at row {wrong[0]}")
-    return whole

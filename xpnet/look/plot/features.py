@@ -9,8 +9,9 @@ import numpy as np
 from xpnet.arrays import Array
 from xpnet.data import door
 from xpnet.errors import DataError, ShapeError
-from xpnet.look.plot.canvas import Axes, Sheet, colour, host, mix, panels, positive, pyplot, ramp
+from xpnet.look.plot.canvas import Axes, Sheet, colour, mix, panels, positive, pyplot, ramp
 from xpnet.look.plot.images import as_pictures, show
+from xpnet.look.plot.numbers import host
 
 if TYPE_CHECKING:
     from xpnet.model import Model

@@ -7,18 +7,8 @@ import numpy as np
 from xpnet import metrics
 from xpnet.arrays import Array
 from xpnet.errors import DataError, ShapeError
-from xpnet.look.plot.canvas import (
-    LEGIBLE,
-    Axes,
-    Sheet,
-    axes,
-    class_numbers,
-    colour,
-    host,
-    panels,
-    positive,
-    readable,
-)
+from xpnet.look.plot.canvas import LEGIBLE, Axes, Sheet, axes, colour, panels, positive, readable
+from xpnet.look.plot.numbers import class_names, class_numbers, class_scores, host
 
 LINE = 17
 """Letters of a title beyond which it is broken into two lines."""
@@ -61,7 +51,7 @@ def samples(
         captions = [str(k if names is None else names[k]) for k in numbers]
         return images(pictures, captions, count, figure)
     numbers, scores = _judged("samples", pictures, labels, prediction)
-    titles = _names("samples", names, scores.shape[1])
+    titles = class_names("samples", names, scores.shape[1])
     order = _worst_first(scores, numbers)[: positive(count)]
     captions = [_caption(titles[numbers[k]], titles[scores[k].argmax()]) for k in order]
     return images(pictures[order], captions, count, figure)
@@ -98,10 +88,10 @@ def confusion_matrix(
     prediction (N, C) or one score a sample, labels (N,). The two are shaded on scales of their own, so that rare
     mistakes can be seen. Beyond 30 classes the picture grows no further, and the counts are left to the shades.
     """
-    scores = _scores("confusion_matrix", prediction)
+    scores = class_scores("confusion_matrix", prediction)
     classes = scores.shape[1]
     true = class_numbers(labels, len(scores), "confusion_matrix", classes)
-    ticks = _names("confusion_matrix", names, classes)
+    ticks = class_names("confusion_matrix", names, classes)
     table = host(metrics.confusion_matrix(scores, true))
     size = 0.47 * min(classes, LEGIBLE)
     ax = axes(ax, (size + 2.0, size + 1.6))
@@ -194,30 +184,9 @@ def _caption(label: str, chosen: str) -> str:
     return f"{label}{chr(10) if len(label + chosen) + 11 > LINE else ' '}taken for {chosen}"
 
 
-def _names(who: str, names: Sequence[object] | None, classes: int) -> list[str]:
-    """Return a name for each class, its number if it has no other."""
-    found = [str(name) for name in (range(classes) if names is None else names)]
-    if len(found) != classes:
-        raise DataError(f"{who}: {len(found)} names for {classes} classes: pass a name for each")
-    return found
-
-
 def _judged(who: str, pictures: np.ndarray, labels: Array, prediction: Array) -> tuple[np.ndarray, np.ndarray]:
     """Return labels (N,) and scores (N, C), which belong to the pictures."""
-    scores = _scores(who, prediction)
+    scores = class_scores(who, prediction)
     if len(pictures) != len(scores):
         raise ShapeError(f"{who}: {len(pictures)} pictures, but predictions for {len(scores)}: pass those shown")
     return class_numbers(labels, len(scores), who, scores.shape[1]), scores
-
-
-def _scores(who: str, prediction: Array) -> np.ndarray:
-    """Return scores (N, C) as numbers of some precision; one score a sample becomes two columns, 0 and the score."""
-    scores = host(prediction, f"{who}: prediction")
-    scores = scores if scores.dtype.kind == "f" else scores.astype(np.float64)
-    if scores.ndim == 1 and scores.size and scores.max() > 1 and np.array_equal(scores, np.rint(scores)):
-        raise DataError(f"{who} needs scores (N, C), got what look like class numbers: pass model.predict(x) as it is")
-    if scores.ndim == 1 or scores.shape[1:] == (1,):
-        scores = np.stack([np.zeros(len(scores), scores.dtype), scores.reshape(-1)], axis=1)
-    if scores.ndim != 2 or not len(scores):
-        raise ShapeError(f"{who} needs a prediction (N, C) for at least one sample, got {scores.shape}")
-    return scores

@@ -7,22 +7,9 @@ import numpy as np
 
 from xpnet.arrays import Array
 from xpnet.errors import DataError, ShapeError
-from xpnet.look.plot.canvas import (
-    LEGIBLE,
-    MARKERS,
-    Axes,
-    Sheet,
-    axes,
-    class_numbers,
-    colour,
-    host,
-    legend,
-    mix,
-    pyplot,
-    sheet,
-    tidy,
-)
+from xpnet.look.plot.canvas import LEGIBLE, MARKERS, Axes, Sheet, axes, colour, legend, mix, pyplot, sheet, tidy
 from xpnet.look.plot.curves import curves, recorded
+from xpnet.look.plot.numbers import class_numbers, host
 from xpnet.training.history import History
 
 if TYPE_CHECKING:
