@@ -14,6 +14,7 @@ from xpnet.layers import Layer
 pytest.importorskip("ndonnx", reason="ndonnx is not installed: pip install 'xpnet[onnx]'")
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install 'xpnet[onnx]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'xpnet[onnx]'")
+VERSION = tuple(map(int, onnxruntime.__version__.split(".")[:2]))
 
 ALL = xn.Sequential(
     xn.Scale(0.5, 0.1),
@@ -141,7 +142,8 @@ def test_onnxruntime_computes_the_same(layer, tmp_path):
 def test_onnxruntime_computes_the_same_of_images(layer, shape, tmp_path):
     model = model_of(layer)
     export_onnx(model, tmp_path / "net.onnx", input_shape=shape)
-    for n in (1, 3, 7, 0):
+    empty = (0,) * (VERSION >= (1, 32))  # before that ONNX Runtime divides by the number of images, and the process ends
+    for n in (1, 3, 7, *empty):
         x = np.random.default_rng(n).normal(size=(n, *shape)).astype(np.float32)
         expected = model.predict(x) if n else layer(model.theta, x, buffers=model.buffers)[0]
         y = run(tmp_path / "net.onnx", x)

@@ -10,7 +10,7 @@ from scipy.sparse import issparse
 from xpnet import Backend, Model, Rows
 from xpnet.arrays import Array
 from xpnet.interop.objective import scaled
-from xpnet.training.step import BATCH
+from xpnet.training.sizing import BATCH
 
 NUMBERS = 1 << 24
 """Of sparse rows, that are dense at a time for a prediction."""
