@@ -142,7 +142,7 @@ def test_onnxruntime_computes_the_same(layer, tmp_path):
 def test_onnxruntime_computes_the_same_of_images(layer, shape, tmp_path):
     model = model_of(layer)
     export_onnx(model, tmp_path / "net.onnx", input_shape=shape)
-    empty = (0,) * (VERSION >= (1, 32))  # before that ONNX Runtime divides by the number of images, and the process ends
+    empty = (0,) * (VERSION >= (1, 32))  # ONNX Runtime before 1.32 divides by the number of images
     for n in (1, 3, 7, *empty):
         x = np.random.default_rng(n).normal(size=(n, *shape)).astype(np.float32)
         expected = model.predict(x) if n else layer(model.theta, x, buffers=model.buffers)[0]
