@@ -40,6 +40,7 @@ ORDER = [
     "__init__",
     "selfcheck",
     "interop",
+    "play",
     "cli",
     "__main__",
 ]
