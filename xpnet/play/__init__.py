@@ -35,11 +35,13 @@ def play(port: int = 0, browser: bool = True, backend: str = "auto") -> int:
         chosen = find_backend(backend)
     except BackendError as error:
         return refuse(str(error))
+    if not 0 <= port < 2**16:
+        return refuse(f"--port must be in 0..65535, got {port}")
     try:
         listening = socket.create_server((LOOPBACK, port), backlog=64)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        return refuse(f"cannot listen on port {port} of {LOOPBACK} ({reason}): leave --port out to get a free one")
+    except OSError as error:
+        why = f"cannot listen on port {port} of {LOOPBACK} ({error.strerror})"
+        return refuse(f"{why}: leave --port out to get a free one")
     with listening, suppress(KeyboardInterrupt):
         token = secrets.token_urlsafe(24)
         address = f"http://{LOOPBACK}:{listening.getsockname()[1]}/{token}/"

@@ -14,15 +14,17 @@ class Stage(NamedTuple):
     epochs: int
 
 
-def text(stages: list[Stage], exact: bool = True) -> str:
-    """Return a Python program that trains what was trained; `exact` is False if that cannot be told."""
-    settings = stages[0].settings
-    lines = ["import xpnet as xn", "", *data(stages[-1].settings), "", *network(recipe.network(settings))]
+def text(settings: Settings, stages: list[Stage], exact: bool = True) -> str:
+    """Return a Python program that trains, on the data of these settings, what was trained in stages.
+
+    `exact` is False if that cannot be told.
+    """
+    lines = ["import xpnet as xn", "", *data(settings), "", *network(recipe.network(settings))]
+    before = stages[0].settings
     how = f"seed={settings.seed}, backend={settings.backend!r}"
-    lines.append(f"model = xn.Model(net, {recipe.loss(settings)}, {recipe.optimizer(settings)}, {how})")
+    lines.append(f"model = xn.Model(net, {recipe.loss(settings)}, {recipe.optimizer(before)}, {how})")
     if not exact:
         lines.append("# data or settings changed too often while it learned: this is not quite what was seen")
-    before = settings
     for stage in stages:
         lines += [*adjustment(before, stage.settings), *training(stage)]
         before = stage.settings

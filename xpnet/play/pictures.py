@@ -49,6 +49,7 @@ class Studio:
         """Return host data on the device: numbers in the precision of θ, labels and images as they are."""
         return self.model.backend.asarray(np.ascontiguousarray(host))
 
+    @np.errstate(all="ignore")
     def draw(self) -> dict[str, Any]:
         """Return the picture of the model as it is."""
         theta = self.model.theta
@@ -111,7 +112,7 @@ class Studio:
 
 
 def shades(maps: np.ndarray, each: bool = False) -> list[str]:
-    """Return maps (H, W, U) as bytes, one string a unit: 128 is 0, 1 and 255 the largest magnitude, of all or of each."""
+    """Return maps (H, W, U) as bytes, a string a unit: 128 is 0, 1 and 255 the largest magnitude of all, or of each."""
     axes = (0, 1) if each else None
     largest = np.max(np.abs(maps), axis=axes, keepdims=True)
     scaled = 128 + 127 * maps / np.where(largest == 0, 1, largest)
@@ -119,8 +120,8 @@ def shades(maps: np.ndarray, each: bool = False) -> list[str]:
 
 
 def encoded(bytes_: np.ndarray) -> str:
-    """Return numbers in 0..255 as bytes."""
-    return b64encode(np.rint(bytes_).astype(np.uint8).tobytes()).decode()
+    """Return numbers in 0..255 as bytes; where a network has gone wild and there is no number, 0."""
+    return b64encode(np.rint(np.nan_to_num(bytes_)).astype(np.uint8).tobytes()).decode()
 
 
 def numbers(array: np.ndarray) -> str:

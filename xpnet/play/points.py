@@ -10,21 +10,21 @@ from xpnet.random import generator
 
 
 def gaussians(n: int, classes: int = 2, noise: float = 0.1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """x = 0.6 (cos φ, sin φ) + (noise + 0.1) ε        φ = 2π label / classes + π/4, ε normal: a cloud for each class."""
+    """x = 0.6 (cos φ, sin φ) + (noise + 0.1) ε        φ = 2π label / classes + π/4, ε normal: a cloud a class."""
     rng, labels = generator(seed, "gaussians"), np.arange(n) % classes
     angle = 2 * np.pi * labels / classes + np.pi / 4
     return _blurred(0.6 * np.stack([np.cos(angle), np.sin(angle)], axis=1), noise + 0.1, rng), labels
 
 
 def circles(n: int, classes: int = 2, noise: float = 0.1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """x = r (cos φ, sin φ) + noise · ε        r = (label + ½) / classes, φ uniform, ε normal: rings around each other."""
+    """x = r (cos φ, sin φ) + noise · ε        r = (label + ½) / classes, φ uniform, ε normal: rings."""
     rng, labels = generator(seed, "circles"), np.arange(n) % classes
     r, angle = (labels + 0.5) / classes, rng.uniform(0.0, 2 * np.pi, n)
     return _blurred(np.stack([r * np.cos(angle), r * np.sin(angle)], axis=1), noise, rng), labels
 
 
 def xor(n: int, noise: float = 0.1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """x = s (u, v) + noise · ε        u, v uniform on 0.1..0.9, s signs that agree for class 0 and differ for class 1."""
+    """x = s (u, v) + noise · ε        u, v uniform on 0.1..0.9, s signs, equal for class 0, unequal for 1."""
     rng, labels = generator(seed, "xor"), np.arange(n) % 2
     left = rng.integers(0, 2, n) * 2 - 1
     signs = np.stack([left, left * (1 - 2 * labels)], axis=1)

@@ -5,6 +5,7 @@ Calls name what this file and the closed lists of `settings` name; nothing that 
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any
@@ -42,7 +43,7 @@ def network(settings: Settings) -> Call:
     images = settings.kind == "mnist"
     layers = [Call("xn.Flatten"), Call("xn.Scale", (Fraction(1, 255),))] if images else []
     widths = [784 if images else 2, *settings.hidden, settings.outputs]
-    for k, (nin, nout) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for k, (nin, nout) in enumerate(pairwise(widths)):
         layers.append(Call("xn.Linear", (nin, nout)))
         if k < len(settings.hidden):
             layers.append(Call(f"xn.{ACTIVATIONS[settings.activation]}"))
@@ -73,7 +74,9 @@ def planar(settings: Settings, seed: int) -> Call:
     how = {"noise": settings.noise, "seed": seed}
     if settings.data != "xor":
         how = {"classes": settings.classes, **how}
-    return Call(f"{'xn.datasets' if settings.data == 'spirals' else 'points'}.{settings.data}", (settings.samples,), how)
+    return Call(
+        f"{'xn.datasets' if settings.data == 'spirals' else 'points'}.{settings.data}", (settings.samples,), how
+    )
 
 
 @dataclass(frozen=True)

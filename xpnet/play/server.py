@@ -9,10 +9,10 @@ nothing that is sent is run or taken for a name: settings are compared with clos
 import asyncio
 import hmac
 import json
+import socket
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.resources import files
-from socket import socket as Socket
 from typing import Any
 
 import uvicorn
@@ -30,8 +30,8 @@ from xpnet.play.settings import CHOICES, DEFAULTS, EXTENT, LIMITS, MOST_LAYERS, 
 MOST_SESSIONS, MOST_CONNECTIONS, MOST_BYTES, MOST_HEADERS = 8, 64, 2**16, 2**14
 """Pages that train at a time, connections, bytes of a message, bytes of a request."""
 
-PATIENCE = 10.0
-"""Seconds for which the end of a session is waited; its thread ends by itself after the epoch under way."""
+PATIENCE = 5.0
+"""Seconds for which the end of a session is waited at the end: its thread ends after the epoch under way."""
 
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
@@ -97,12 +97,12 @@ class Outlet:
         self._waiting[kind] = text
         self._some.set()
 
-    async def send(self, socket: WebSocket) -> None:
+    async def send(self, page: WebSocket) -> None:
         """Send what comes, for ever."""
         while True:
             await self._some.wait()
             while self._waiting:
-                await socket.send_text(self._waiting.pop(next(iter(self._waiting))))
+                await page.send_text(self._waiting.pop(next(iter(self._waiting))))
             self._some.clear()
 
 
@@ -115,13 +115,10 @@ class Playground:
 
     def app(self) -> Starlette:
         """Return the application."""
-        return Starlette(
-            routes=[
-                Route("/", self.page, methods=["GET"]),
-                Route("/{name}", self.page, methods=["GET"]),
-                WebSocketRoute("/live", self.live),
-            ]
-        )
+        page = [Route(path, self.page, methods=["GET"]) for path in ("/", "/{name}")]
+        app = Starlette(routes=[*page, WebSocketRoute("/live", self.live)])
+        app.router.redirect_slashes = False  # an answer would go without the token
+        return app
 
     async def page(self, request: Request) -> Response:
         """Answer with one of the page's files, all of which are in memory."""
@@ -131,27 +128,27 @@ class Playground:
         seals = {header: value.format(host=request.headers["host"]) for header, value in SEALS.items()}
         return Response(self.files[name], media_type=TYPES[name.rpartition(".")[2]], headers=seals)
 
-    async def live(self, socket: WebSocket) -> None:
+    async def live(self, page: WebSocket) -> None:
         """Hold a session for as long as a page is there."""
-        await socket.accept()
+        await page.accept()
+        self.sessions = {session for session in self.sessions if session.alive()}
         if len(self.sessions) >= MOST_SESSIONS:
-            await socket.close(TRY_AGAIN, f"{MOST_SESSIONS} pages are open already: close one")
+            await page.close(TRY_AGAIN, f"{MOST_SESSIONS} pages are open already: close one")
             return
         outlet = Outlet()
         outlet.put(self.welcome())
         session = Session(outlet.put, (self.backend,))
         self.sessions.add(session)
         session.start()
-        sending = asyncio.create_task(outlet.send(socket))
+        sending = asyncio.create_task(outlet.send(page))
         try:
             while True:
-                hear(await socket.receive(), session, outlet)
+                hear(await page.receive(), session, outlet)
         except WebSocketDisconnect:
             pass
         finally:
             sending.cancel()
-            await asyncio.to_thread(session.close, PATIENCE)
-            self.sessions.discard(session)
+            session.close()
 
     def welcome(self) -> Message:
         """Return what a page needs to know first: what there is to choose from."""
@@ -161,7 +158,7 @@ class Playground:
 
 
 def hear(event: Any, session: Session, outlet: Outlet) -> None:
-    """Do what a message says; one that cannot be done is answered by a line. WebSocketDisconnect where it is the end."""
+    """Do what a message says; one that cannot be done is answered by a line. WebSocketDisconnect at the end."""
     if event["type"] == "websocket.disconnect":
         raise WebSocketDisconnect
     try:
@@ -176,11 +173,11 @@ def refuse(word: str) -> None:
     raise ValueError(word)
 
 
-def serve(socket: Socket, token: str, backend: str) -> None:
+def serve(listening: socket.socket, token: str, backend: str) -> None:
     """Serve on a socket that listens, until Ctrl-C, which raises KeyboardInterrupt when all sessions have ended."""
-    app = Door(Playground(backend).app(), socket.getsockname()[1], token)
+    playground = Playground(backend)
     config = uvicorn.Config(
-        app,
+        Door(playground.app(), listening.getsockname()[1], token),
         log_level="warning",
         access_log=False,
         lifespan="off",
@@ -194,4 +191,9 @@ def serve(socket: Socket, token: str, backend: str) -> None:
         proxy_headers=False,
         server_header=False,
     )
-    uvicorn.Server(config).run(sockets=[socket])
+    try:
+        uvicorn.Server(config).run(sockets=[listening])
+    finally:
+        for session in playground.sessions:
+            session.close()
+            session.alive(PATIENCE)

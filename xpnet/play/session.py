@@ -57,14 +57,17 @@ class Session:
         except Full:
             raise DataError(f"{WAITING} orders are waiting: send fewer") from None
 
-    def close(self, timeout: float | None = None) -> bool:
-        """End the thread after the epoch under way; return whether it has ended."""
+    def close(self) -> None:
+        """Let the thread end, after the epoch under way."""
         with suppress(Empty):
             while True:
                 self._orders.get_nowait()
         self._orders.put((CLOSE, None))
+
+    def alive(self, timeout: float = 0.0) -> bool:
+        """Whether the thread has not ended, nor does within some seconds."""
         self._thread.join(timeout)
-        return not self._thread.is_alive()
+        return self._thread.is_alive()
 
     def _live(self) -> None:
         """Do orders as they come, and train in between."""
@@ -104,6 +107,7 @@ class Session:
             case "look":
                 self.backends = tuple(dict.fromkeys((*self.backends, *usable())))
                 self.tell({"kind": "backends", "backends": self.backends})
+                return
             case "step":
                 self.running = False
                 self._train(1)
@@ -123,6 +127,7 @@ class Session:
         if settings.points != before.points and settings.data == "own":
             self._exact = self._exact and not self.model.epoch
             self._look_at(settings, recipe.data(settings))
+        self._note(settings, 0)
         self.settings, self._due, self._pace = settings, 0.0, 1
 
     def _begin(self, settings: Settings) -> None:
@@ -166,7 +171,7 @@ class Session:
     def _note(self, settings: Settings, epochs: int) -> None:
         """Add epochs to the last stage, or begin another where settings have changed."""
         last = self._stages[-1]
-        settings = replace(settings, speed=last.settings.speed)
+        settings = replace(settings, speed=last.settings.speed, points=last.settings.points)
         if last.epochs and settings != last.settings and len(self._stages) < MOST_STAGES:
             self._stages.append(Stage(settings, epochs))
         else:
@@ -175,7 +180,7 @@ class Session:
 
     def _show(self) -> None:
         """Tell how things stand, in a picture."""
-        text = code.text(self._stages, self._exact)
+        text = code.text(self.settings, self._stages, self._exact)
         how = {"epoch": self.model.epoch, "running": self.running, "rate": self._rate if self.running else None}
         self.tell({"kind": "frame", **how, "code": text} | self.studio.draw())
 

@@ -1,6 +1,5 @@
 """What can be chosen in the playground: closed lists, against which all that a page sends is checked."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
@@ -84,7 +83,7 @@ class Settings:
     optimizer: str = "Adam"
     rate: float = 0.03
     decay: float = 0.0
-    batch: int = 20
+    batch: int = 10
     seed: int = 0
     backend: str = "numpy"
     speed: int = 20
@@ -113,7 +112,15 @@ DEFAULTS = {
     "xor": Settings(data="xor", noise=0.05, hidden=(4,)),
     "own": Settings(data="own", hidden=(8,)),
     "mnist": Settings(
-        data="mnist", noise=0.0, samples=5000, hidden=(24,), activation="relu", rate=0.003, batch=50, speed=0
+        data="mnist",
+        noise=0.0,
+        samples=5000,
+        hidden=(24,),
+        activation="relu",
+        rate=0.003,
+        decay=0.001,
+        batch=50,
+        speed=0,
     ),
 }
 """Where each kind of data starts: settings that learn it."""
@@ -163,8 +170,7 @@ def _point(value: Any) -> Point:
     """Return [x, y, class] as a point."""
     match value:
         case [int() | float() as x, int() | float() as y, int() as label] if not isinstance(label, bool):
-            inside = math.isfinite(x) and math.isfinite(y) and abs(x) <= EXTENT and abs(y) <= EXTENT
-            if inside and 0 <= label < CHOICES["classes"][-1]:
+            if abs(x) <= EXTENT and abs(y) <= EXTENT and 0 <= label < CHOICES["classes"][-1]:
                 return Point(round(float(x), 3), round(float(y), 3), label)
     limit = f"within {-EXTENT}..{EXTENT}, and a class in 0..{CHOICES['classes'][-1] - 1}"
     raise DataError(f"a point must be [x, y, class], {limit}, got {shown(value)}")

@@ -2,13 +2,13 @@
 
 import { byId, make, markerForm, svg } from "./draw.js";
 
-const NAMES = { gaussians: "Gaussians", circles: "Circles", xor: "XOR", spirals: "Spirals", own: "My own", mnist: "MNIST" };
+const NAMES = { gaussians: "Gaussians", circles: "Circles", xor: "XOR", spirals: "Spirals", own: "Own", mnist: "MNIST" };
 const NONE = { dropout: "none", decay: "none", noise: "none" };
 const SPEEDS = { 1: "1 epoch/s", 5: "5 epochs/s", 20: "20 epochs/s", 100: "100 epochs/s", 0: "fastest" };
 
 export class Choices {
-  constructor(form, welcome, send) {
-    Object.assign(this, { form, send, ...welcome });
+  constructor(form, welcome, plane, send) {
+    Object.assign(this, { form, plane, send, ...welcome });
     this.backends = [this.defaults.spirals.backend];
     this.settings = this.defaults.spirals;
     this.selects = [...form.querySelectorAll("select"), byId("speed")];
@@ -17,6 +17,7 @@ export class Choices {
     form.seed.addEventListener("change", () => form.seed.reportValidity() && this.change("seed", form.seed.value));
     form.addEventListener("submit", (event) => event.preventDefault());
     byId("data").replaceChildren(...this.choices.data.map((data) => this.tile(data)));
+    this.show(this.settings);
   }
 
   tile(data) {
@@ -25,10 +26,9 @@ export class Choices {
     return make("label", { class: "tile" }, radio, thumbnail(data), NAMES[data] ?? data);
   }
 
-  // Other data begin with settings that learn them; speed, backend and points that were drawn are kept.
+  // Other data begin with settings that learn them; the backend is kept.
   chooseData(data) {
-    const { backend, points } = this.settings;
-    this.update({ ...this.defaults[data], backend, points });
+    this.update({ ...this.defaults[data], backend: this.settings.backend });
   }
 
   change(name, value) {
@@ -36,10 +36,11 @@ export class Choices {
     this.update({ ...this.settings, [name]: numeric ? Number(value) : value });
   }
 
+  // Send settings, with the points that were drawn.
   update(settings) {
-    this.settings = settings;
-    this.send({ do: "set", settings });
-    this.show(settings);
+    const points = this.plane.pointsOf(settings.classes);
+    this.show({ ...settings, points });
+    this.send({ do: "set", settings: this.settings });
   }
 
   // Show settings as they are, whoever has chosen them.
@@ -61,6 +62,7 @@ export class Choices {
     for (const radio of this.form.querySelectorAll('[name="data"]')) radio.checked = radio.value === settings.data;
     const hide = (selector, hidden) => document.querySelectorAll(selector).forEach((one) => (one.hidden = hidden));
     hide(".plane-only", images || settings.data === "xor");
+    hide("#brush", settings.data !== "own");
     hide("#test-points", images || settings.data === "own");
     hide(".made-only", images || settings.data === "own");
     hide(".samples", settings.data === "own");
@@ -82,7 +84,7 @@ export class Choices {
   layer(k) {
     const input = make("input", { type: "number", min: 1, max: this.limits.units, step: 1 });
     input.addEventListener("change", () => input.reportValidity() && this.resize(k, Number(input.value)));
-    const remove = make("button", { type: "button", "aria-label": `Remove hidden layer ${k + 1}`, title: "Remove" }, "×");
+    const remove = make("button", { type: "button", "aria-label": `Remove hidden layer ${k + 1}`, title: "Remove" }, "✕");
     remove.addEventListener("click", () => {
       this.update({ ...this.settings, hidden: this.settings.hidden.filter((_, other) => other !== k) });
       byId("add-layer").focus();

@@ -9,7 +9,7 @@ export class Network {
   constructor(root, canvas, columns, note, choose) {
     Object.assign(this, { root, canvas, columns, note, choose, lines: "weights", frame: null, chosen: null });
     this.hint = note.textContent;
-    new ResizeObserver(() => this.drawLines()).observe(root);
+    new ResizeObserver(() => this.resize()).observe(root);
   }
 
   // Lay out squares for these settings.
@@ -26,18 +26,26 @@ export class Network {
     this.columns.replaceChildren(
       ...[...titles, this.images ? "digits" : "classes"].map((title, layer) => this.column(title, layer, widths)),
     );
+    this.resize();
     this.drawInputs();
+  }
+
+  // Make the squares as large as there is room, and draw the lines between them.
+  resize() {
+    if (!this.layers) return;
+    const columns = this.layers.reduce((sum, units) => sum + Math.ceil(units.length / ROWS), 0);
+    const gaps = 26 * (this.layers.length - 1) + 30;
+    const across = (0.75 * (this.root.clientWidth - gaps)) / columns - 7;
+    const down = this.root.clientWidth < 500 ? 38 : 46;
+    const tile = Math.floor(Math.max(24, Math.min(across, down)));
+    this.columns.style.setProperty("--tile", `${tile}px`);
+    this.drawLines();
   }
 
   column(title, layer, widths) {
     const rows = Math.min(widths[layer], layer === widths.length - 1 ? 10 : ROWS);
     const units = make("div", { class: "units" }, ...this.layers[layer]);
     units.style.gridTemplateRows = `repeat(${rows}, auto)`;
-    const wide = widths.reduce((sum, n) => sum + Math.ceil(n / ROWS), 0);
-    const tall = Math.max(...widths.map((n) => Math.min(n, 10)));
-    const small = document.documentElement.clientWidth < 760;
-    const tile = Math.max(26, Math.min(small ? 36 : 46, Math.floor((small ? 300 : 430) / Math.max(tall, 7)), small && wide > 5 ? 28 : 60));
-    units.style.setProperty("--tile", `${this.images && layer === 0 ? 56 : tile}px`);
     const last = layer === widths.length - 1;
     return make("div", { class: last ? "column output" : "column" }, make("span", {}, title), units);
   }

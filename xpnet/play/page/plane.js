@@ -28,11 +28,17 @@ export class Plane {
     this.sets = Object.fromEntries(
       sets.map((set) => [set, read({ x: floats(message[set].x), labels: message[set].labels })]),
     );
-    if (!this.pressed) this.points = settings.points.map((point) => [...point]);
+    if (this.drawing) this.sets = { train: this.points };
     this.canvas.classList.toggle("drawn", this.drawing);
     this.canvas.setAttribute("role", this.drawing ? "application" : "img");
     this.drawing ? (this.canvas.tabIndex = 0) : this.canvas.removeAttribute("tabindex");
     this.offer(settings.classes);
+  }
+
+  // Return the points that were drawn, without those of a class that there is no longer.
+  pointsOf(classes) {
+    if (this.points.some((point) => point[2] >= classes)) this.points = this.points.filter((point) => point[2] < classes);
+    return this.points;
   }
 
   // Offer a brush for each class, and an eraser.
@@ -73,12 +79,12 @@ export class Plane {
     if (this.points.length === before) return;
     this.sets = { train: this.points };
     this.draw();
-    this.changed(this.points);
+    this.changed();
   }
 
   clear() {
     this.points = [];
-    this.changed(this.points);
+    this.changed();
   }
 
   // Arrows move a cross, Space and Enter put a point there, Delete rubs out, digits choose the class.
@@ -107,8 +113,9 @@ export class Plane {
 
   // Take what the network sees, or what one unit gives.
   see(regions, shades) {
-    if (shades) paintShades(this.raster, shades);
-    else {
+    if (shades) {
+      paintShades(this.raster, shades);
+    } else {
       const [seen, sure] = [bytes(regions.seen), bytes(regions.sure)];
       const ground = rgb(colour("panel"));
       const tints = [0, 1, 2, 3].map((label) => rgb(colour(`class-${label}`)));

@@ -3,7 +3,7 @@
 import { Choices } from "./choices.js";
 import { Curve } from "./curves.js";
 import { Digits } from "./digits.js";
-import { byId, paintShades, percent, readColours, short } from "./draw.js";
+import { byId, percent, readColours, short } from "./draw.js";
 import { Network } from "./network.js";
 import { Plane } from "./plane.js";
 
@@ -13,13 +13,13 @@ const curves = {
   loss: new Curve(byId("loss-curve"), { name: "Loss", format: short }),
   accuracy: new Curve(byId("accuracy-curve"), { name: "Accuracy", top: 1, format: (share) => `${100 * share} %` }),
 };
-const plane = new Plane(byId("plane"), byId("brushes"), later((points) => choices.update({ ...choices.settings, points })));
+const plane = new Plane(byId("plane"), byId("brushes"), later(() => choices.update(choices.settings)));
 const digits = new Digits(byId("digits"));
 const network = new Network(byId("network"), byId("lines"), byId("columns"), byId("unit"), (unit) => {
   chosen = unit;
   outcome();
 });
-let choices, socket, frame, waiting, chosen = null, running = false, spoken = 0, drawn = 0;
+let choices, socket, made, frame, waiting, chosen = null, running = false, spoken = 0, drawn = 0;
 
 function connect() {
   const address = new URL("live", location.href);
@@ -42,14 +42,16 @@ function receive(message) {
 }
 
 function welcome(message) {
-  choices = new Choices(byId("choices"), message, send);
+  choices = new Choices(byId("choices"), message, plane, send);
 }
+
+// Take new data, and settings as they were when these were made: what is chosen here by now may be something else.
 
 function data(message) {
   const { settings } = message;
   const images = settings.data === "mnist";
+  made = settings;
   waiting = null;
-  choices.show(settings);
   const outputs = images ? 10 : settings.data === "xor" ? 2 : settings.classes;
   network.build(settings, outputs, images ? message.digits[0] : null);
   network.hint = images
@@ -57,9 +59,8 @@ function data(message) {
     : "Each square is what one unit gives at every place of the plane. Point at one to see its weights; choose it to see it large.";
   network.tell();
   byId("digits").hidden = !images;
-  byId("brush").hidden = settings.data !== "own";
   if (images) digits.setData(message);
-  else plane.setData(message, settings, choices.extent, choices.limits.points);
+  plane.setData(message, settings, choices.extent, choices.limits.points);
 }
 
 // Take a picture; it is drawn when the screen is, and of several the last.
@@ -104,17 +105,12 @@ function outcome() {
   const shades = chosen && network.picture(chosen);
   const images = frame.taken !== undefined;
   byId("plane").hidden = images && !shades;
-  if (images) {
-    const wrong = digits.see(frame.taken);
-    const seen = `${wrong} of these ${frame.taken.length} test images are taken wrong.`;
-    byId("outcome-note").textContent = shades ? `Above, large: ${chosen.name}. ${seen}` : seen;
-    if (shades) paintShades(byId("plane"), shades);
-    return;
-  }
-  plane.see(frame.regions, shades);
-  const own = "Draw points with the mouse, or choose the plane and use the arrow keys, Space, Delete and 1 to 4.";
-  const whole = choices.settings.data === "own" ? own : "The stronger the colour, the surer the network.";
-  byId("outcome-note").textContent = shades ? `Only ${chosen.name}; choose it again to see the whole network.` : whole;
+  if (!images || shades) plane.see(frame.regions, shades);
+  const own = "Draw points with the mouse, or choose the plane and use the arrow keys, Space, Delete and 1, 2, …";
+  let seen = made.data === "own" ? own : "The stronger the colour, the surer the network.";
+  if (images) seen = `${digits.see(frame.taken)} of these ${frame.taken.length} test images are taken wrong.`;
+  const unit = shades ? `Large: ${chosen.name}; choose it again to go back. ` : "";
+  byId("outcome-note").textContent = unit && !images ? unit : unit + seen;
 }
 
 // Say how it stands, to those who listen instead of looking: now and then while it learns, at once when it pauses.
@@ -153,19 +149,20 @@ function backends({ backends: found }) {
   look.disabled = true;
 }
 
-// Call a function with the newest argument, at most ten times a second.
+// Call a function soon, and at most ten times a second.
 function later(what) {
-  let timer = null, newest;
-  return (argument) => {
-    newest = argument;
-    timer ??= setTimeout(() => { timer = null; what(newest); }, 100);
+  let timer = null;
+  return () => {
+    timer ??= setTimeout(() => { timer = null; what(); }, 100);
   };
 }
 
 function dress(dark) {
   document.documentElement.dataset.theme = dark ? "dark" : "light";
   readColours();
-  if (frame) show(frame);
+  if (!frame) return;
+  network.drawInputs();
+  show(frame);
 }
 
 const night = matchMedia("(prefers-color-scheme: dark)");
