@@ -11,7 +11,7 @@ import time
 from statistics import median
 from typing import Any
 
-RUNS, SECONDS = 5, 5.0
+RUNS, SECONDS = 3, 5.0
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 QUIET += ["--disable-component-update", "--disable-sync"]
 FRAMES = "Number(document.documentElement.dataset.frames)"

@@ -25,7 +25,7 @@ export class Curve {
     const { context, width, height } = sharp(this.canvas);
     const [left, right, top, bottom] = [38, width - 6, 8, height - 18];
     const values = this.points.flatMap((point) => [point.train, point.test]).filter((value) => value != null);
-    const highest = this.top ?? Math.max(...values, 1e-9);
+    const highest = this.top ?? (Math.max(...values, 0) || 1);
     const last = Math.max(this.points.at(-1)?.epoch ?? 0, 1);
     const x = (epoch) => left + ((right - left) * epoch) / last;
     const y = (value) => bottom - ((bottom - top) * value) / highest;
