@@ -89,7 +89,6 @@ def test_it_learns_the_spirals(page):
     until(page, "parseFloat(document.getElementById('accuracy-test').textContent) >= 95")
     page.click("#run")
     until(page, "document.getElementById('run').textContent === 'Run'")
-    assert percent(page, "test") >= 95
     epoch = page.inner_text("#epoch")
     assert f"epochs={epoch}," in page.inner_text("#code")
     assert page.inner_text("#status").startswith(f"Paused, epoch {epoch}, test accuracy ")

@@ -129,7 +129,6 @@ def test_a_request_that_is_too_long_is_refused(server):
             for _ in range(100):
                 raw.sendall(b"x" * 2**14)
             assert raw.recv(1000).startswith(b"HTTP/1.1 400")
-            assert raw.recv(1000) == b""
 
 
 def test_it_listens_on_the_loopback_device_alone(server):

@@ -104,7 +104,8 @@ class Studio:
         were no activations between.
         """
         scores, _ = self.model.net(theta, self._on_device["test"][0][:DIGITS, ...], backend=self.model.backend)
-        units, through = [], np.eye(1, dtype=np.float32)
+        units: list[list[str]] = []
+        through = np.eye(1, dtype=np.float32)
         for k in self._linear:
             through = weights[f"{k}.weight"] if not units else through @ weights[f"{k}.weight"]
             units.append(shades(through.reshape(28, 28, -1), each=True))

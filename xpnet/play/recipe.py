@@ -65,8 +65,8 @@ def loss(settings: Settings) -> str:
 
 def model(settings: Settings) -> xn.Model:
     """Return a new model, untrained."""
-    how = {"seed": settings.seed, "backend": settings.backend}
-    return xn.Model(network(settings).do(), attrgetter(loss(settings))(NAMES), optimizer(settings).do(), **how)
+    parts = network(settings).do(), attrgetter(loss(settings))(NAMES), optimizer(settings).do()
+    return xn.Model(*parts, seed=settings.seed, backend=settings.backend)
 
 
 def planar(settings: Settings, seed: int) -> Call:
@@ -101,7 +101,8 @@ def data(settings: Settings) -> Data:
         (x, labels), (x_test, test_labels) = xn.datasets.mnist()
         n = settings.samples
         return Data(x[:n], labels[:n], (x_test[:TESTS], test_labels[:TESTS]))
-    return Data(*planar(settings, seed=0).do(), planar(settings, seed=1).do())
+    x, labels = planar(settings, seed=0).do()
+    return Data(x, labels, planar(settings, seed=1).do())
 
 
 def targets(settings: Settings, labels: np.ndarray) -> np.ndarray:
@@ -109,5 +110,5 @@ def targets(settings: Settings, labels: np.ndarray) -> np.ndarray:
     kind = LOSSES[settings.loss][1]
     if kind == "labels":
         return labels
-    hot = np.eye(settings.outputs, dtype=np.float32)[labels]
+    hot: np.ndarray = np.eye(settings.outputs, dtype=np.float32)[labels]
     return hot if kind == "0 and 1" else 2 * hot - 1

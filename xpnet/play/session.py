@@ -40,7 +40,7 @@ class Session:
         self.tell, self.backends = tell, backends
         self.settings, self.running = Settings(backend=backends[0]), False
         self._orders: Queue[Any] = Queue(WAITING)
-        self._pace, self._due, self._rate = 1, 0.0, 0.0
+        self._pace, self._due, self._rate, self._exact = 1, 0.0, 0.0, True
         self._thread = Thread(target=self._live, name="xpnet-play", daemon=True)
 
     def start(self) -> None:
@@ -121,8 +121,8 @@ class Session:
         if not settings.continues(before):
             self._begin(settings)
             return
-        changed = {"lr": (before.rate, settings.rate), "weight_decay": (before.decay, settings.decay)}
-        if changed := {name: new for name, (old, new) in changed.items() if new != old}:
+        both = {"lr": (before.rate, settings.rate), "weight_decay": (before.decay, settings.decay)}
+        if changed := {name: new for name, (old, new) in both.items() if new != old}:
             self.model.adjust(**changed)
         if settings.points != before.points and settings.data == "own":
             self._exact = self._exact and not self.model.epoch
