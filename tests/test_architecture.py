@@ -42,6 +42,7 @@ ORDER = [
     "__init__",
     "selfcheck",
     "interop",
+    "play",
     "cli",
     "__main__",
 ]

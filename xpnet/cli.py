@@ -42,6 +42,11 @@ def command(arguments: list[str] | None) -> int:
     check.add_argument("--quick", action="store_true", help="leave out the long checks and MNIST")
     check.add_argument("--table", nargs="+", metavar="PATH", help="only print the README's table of saved results")
     check.set_defaults(run=selfcheck)
+    page = commands.add_parser("play", help="open a page on which a network learns before one's eyes")
+    page.add_argument("--port", type=int, default=0, help="where to listen; left out, a free port")
+    page.add_argument("--no-browser", dest="browser", action="store_false", help="only print the address")
+    page.add_argument("--backend", default=check.get_default("backend"), help="what it begins on, as for selfcheck")
+    page.set_defaults(run=play)
     chosen = vars(parser.parse_args(arguments))
     return int(chosen.pop("run")(**chosen))
 
@@ -89,6 +94,13 @@ def selfcheck(backend: str, json: str | None, quick: bool, table: list[str] | No
     print(f"{result['backend']} on {result['device']}: {checks.tally(result['checks'])}", end=", ")
     print(f"{result['seconds']} s, sources {result['sources']}")
     return 0 if result["passed"] else 1
+
+
+def play(port: int, browser: bool, backend: str) -> int:
+    """Serve the playground until Ctrl-C; 0 then, 2 if it cannot be served."""
+    from xpnet.play import play as serve
+
+    return serve(port, browser, backend)
 
 
 if __name__ == "__main__":
