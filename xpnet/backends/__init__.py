@@ -154,7 +154,7 @@ def _report(library: str) -> Report:
         _open(library)
         module = _library(library)
         devices, details = list(module.devices()), list(getattr(module, "details", list)())
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         problem = str(error) if isinstance(error, BackendError) else _broken(library, error)
     return Report(library, version, devices, problem, details)
 
@@ -177,11 +177,11 @@ def _connect(library: str, device: str) -> Backend:
         return _library(library).connect(device)  # type: ignore[no-any-return]
     except BackendError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # some libraries end the program when they are not content
         raise BackendError(_broken(library, error)) from error
 
 
-def _broken(library: str, error: Exception) -> str:
+def _broken(library: str, error: BaseException) -> str:
     lines = [line for line in str(error).splitlines() if any(map(str.isalpha, line))]
     first = ": ".join([type(error).__name__, *lines[:1]])
     return f"{library} is installed, but does not work here ({first}): reinstall it, or use another backend"

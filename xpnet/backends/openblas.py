@@ -28,9 +28,10 @@ def pools() -> list[OneThread]:
         return [OneThread(openblas.scipy_openblas_get_num_threads64_, openblas.scipy_openblas_set_num_threads64_)]
     try:
         from threadpoolctl import ThreadpoolController
-    except ImportError:
+
+        found = ThreadpoolController().select(user_api="blas").lib_controllers
+    except (Exception, SystemExit):  # missing, or broken: products are right on any number of threads
         return []
-    found = ThreadpoolController().select(user_api="blas").lib_controllers
     return [OneThread(pool.get_num_threads, pool.set_num_threads) for pool in found]
 
 
