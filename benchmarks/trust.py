@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
+from xpnet.files.writer import write_text
 
 HERE = Path(__file__).resolve().parent
 TESTS = HERE.parent / "tests"
@@ -315,8 +316,8 @@ def main() -> None:
     if path.exists() and set(args.parts) != set(PARTS):
         report["parts"] = json.loads(path.read_text())["parts"]
     report["parts"] |= run(args.parts)
-    path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    path.with_suffix(".md").write_text(page(report))
+    write_text(path, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    write_text(path.with_suffix(".md"), page(report))
     sys.exit(not all(done["ok"] for done in report["parts"].values()))
 
 

@@ -137,7 +137,7 @@ def problems(place: Place, fault: Fault, call: str, raised: str) -> list[str]:
     if place.there:
         mode = stat.S_IMODE(place.target.stat().st_mode)
         refused = fault.how <= DONE_AND_REFUSED and call in ("fchmod", "fchown", "getxattr")
-        if mode != MODE and not (refused or fault.how == FROM_HERE_ON) or mode & ~MODE:
+        if (mode != MODE and not (refused or fault.how == FROM_HERE_ON)) or mode & ~MODE:
             found.append(f"the mode is {mode:o}")
     ours = place.left()
     if len(ours) > (killed or fault.how == FROM_HERE_ON or call == "unlink"):

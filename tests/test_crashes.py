@@ -18,5 +18,7 @@ def test_whatever_call_goes_wrong_the_file_is_whole_and_every_sentence_true():
         done = crashes.campaign(Path(folder), quick=True)
     assert done["wrong"] == []
     assert done["injected"] >= 500
-    assert {"create", "write", "fsync", "fchmod", "fchown", "flock", "rename", "close", "unlink"} <= set(done["by call"])
+    assert {"create", "write", "fsync", "fchmod", "fchown", "flock", "rename", "close", "unlink"} <= set(
+        done["by call"]
+    )
     assert {"scandir", "readdir", "lstat", "open", "lseek", "getxattr"} <= set(done["by call"])

@@ -64,7 +64,9 @@ def test_what_is_broken_stops_nothing_that_does_not_need_it(way, tmp_path):
         file.write_text(WAYS[way])
     paths = os.pathsep.join([str(tmp_path), *sys.path])
     environment = {name: value for name, value in os.environ.items() if name != "XPNET_BACKEND"} | {"PYTHONPATH": paths}
-    done = subprocess.run([sys.executable, "-c", PROGRAM], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     said, doctor = lines[:4], {line.split()[0]: line for line in lines[4:] if line and line[0] != " "}

@@ -100,7 +100,7 @@ def with_a_list(path, rights):
 
 
 def test_who_else_may_read_the_old_file_may_read_the_new_one(path, tmp_path):
-    """The mode's bits for the group hold the most that anybody on the list may do: alone they would let the group in."""
+    """The mode's bits for the group are the most that anybody on the list may do: alone they would let the group in."""
     before = with_a_list(path, (6, 0, 6, 0))
     put(path)
     assert os.getxattr(path, writer.ACL) == before

@@ -288,7 +288,9 @@ def kills(folder, count, a_run=20, epochs=60, seed=0, feed=lambda x, y: (x, y)):
             result["links or modes lost"] += not path.is_symlink()
             result["parts left by others than the killed"] += len(list(home.glob("*.part"))) > killed
             if path.exists():
-                result["links or modes lost"] += stat.S_IMODE(path.stat().st_mode) != (MODE if moded else 0o666 & ~UMASK)
+                result["links or modes lost"] += stat.S_IMODE(path.stat().st_mode) != (
+                    MODE if moded else 0o666 & ~UMASK
+                )
                 path.chmod(MODE)
                 moded = True
                 try:

@@ -108,7 +108,7 @@ class Interleaved:
 
         names = {"os": SimpleNamespace(**vars(os) | {name: before(getattr(os, name)) for name in CALLS})}
         names["fcntl"] = SimpleNamespace(**vars(writer.fcntl) | {"flock": before(flock)})
-        names["open"] = lambda *args, **more: (point(), File(open(*args, **more), point))[1]
+        names["open"] = lambda *args, **more: (point(), File(open(*args, **more), point))[1]  # noqa: SIM115
         self.before = writer.fcntl, storage.opened, storage.Thread
         vars(writer).update(names)
         storage.opened, storage.Thread = opened, no_thread
@@ -134,7 +134,7 @@ def old(path):
 
 
 def one(folder, seed):
-    """Run two writers of two versions each and a reader in the order of a seed; return how many points it has, and what was read.
+    """Run two writers of two versions each and a reader in the order of a seed; return its points, and what was read.
 
     What a killed writer left lies about, and a writer may take so long that its part looks as if it were left.
     """

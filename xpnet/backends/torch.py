@@ -18,7 +18,7 @@ import numpy as np
 
 from xpnet.arrays import Array
 from xpnet.backends.base import Apply, Gate, Numbers, Rule, Run, Step, Vectors, Work, absent
-from xpnet.backends.host import OneThread, calmly
+from xpnet.backends.host import Counted, calmly
 from xpnet.backends.in_place import InPlaceBackend
 from xpnet.backends.native import choose
 from xpnet.backends.numpy import NumpyBackend
@@ -105,8 +105,8 @@ class TorchBackend(InPlaceBackend):
 
 
 @cache
-def _one_thread() -> OneThread:
-    return OneThread(torch.get_num_threads, torch.set_num_threads, apart=True)
+def _one_thread() -> Counted:
+    return Counted(torch.get_num_threads, torch.set_num_threads, apart=True)
 
 
 def connect(device: str) -> TorchBackend:

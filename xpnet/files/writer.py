@@ -55,6 +55,11 @@ def write(path: PATH, pieces: Iterable[tuple[int, Any]]) -> None:
     _sync(path, target.parent)
 
 
+def write_text(path: PATH, text: str) -> None:
+    """Write a text, such as a result as JSON, in the same way."""
+    write(path, [(0, text.encode())])
+
+
 def check(path: PATH) -> None:
     """Raise now the CheckpointError that `write` would raise later: no folder, no right to write. Writes nothing."""
     with _told(path):
