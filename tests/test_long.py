@@ -86,12 +86,14 @@ def test_two_processes_saving_to_one_path_never_corrupt_it(tmp_path):
         models.append(one)
     models[0].save(path)
     children = [in_child(lambda one=one: [one.save(path) for _ in range(60)]) for one in models]
-    waiting, seen = set(children), set()
-    while waiting:
+    seen, ended = set(), []
+    while len(ended) < len(children):
         theta = xn.load(path).theta
         assert theta.min() == theta.max()
         seen.add(float(theta[0]))
-        waiting -= {child for child in waiting if os.waitpid(child, os.WNOHANG)[0]}
+        done = [os.waitpid(child, os.WNOHANG) for child in children if child not in dict(ended)]
+        ended += [(child, status) for child, status in done if child]
+    assert set(dict(ended).values()) == {0}
     assert seen <= {1.0, 2.0}
     assert os.listdir(tmp_path) == ["shared"]
 
