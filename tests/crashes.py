@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+import xpnet
 from xpnet.errors import CheckpointError
 from xpnet.files import storage, writer
 
@@ -230,7 +231,7 @@ def campaign(folder: Path, quick: bool) -> dict[str, Any]:
     source = str(here.with_name("refusals.c"))
     subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", str(shim), source, "-ldl", "-lpthread"], check=True)
     words = [sys.executable, str(here), str(folder), *(["--quick"] if quick else [])]
-    paths = os.pathsep.join([str(here.parent.parent), *sys.path])
+    paths = os.pathsep.join([str(Path(xpnet.__file__).parents[1]), *sys.path])
     environment = os.environ | {"LD_PRELOAD": str(shim), "PYTHONPATH": paths}
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=3000)
     if done.returncode:

@@ -4,8 +4,11 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import xpnet
 
 BACKENDS = ("cupy", "torch", "jax", "array_api_strict")
 LIBRARIES = (*BACKENDS, "numba", "threadpoolctl", "mpi4py", "matplotlib", "sklearn", "pandas", "onnx", "ndonnx")
@@ -62,7 +65,7 @@ def test_what_is_broken_stops_nothing_that_does_not_need_it(way, tmp_path):
             (tmp_path / library).mkdir()
             file = tmp_path / library / "__init__.py"
         file.write_text(WAYS[way])
-    paths = os.pathsep.join([str(tmp_path), *sys.path])
+    paths = os.pathsep.join([str(tmp_path), str(Path(xpnet.__file__).parents[1]), *sys.path])
     environment = {name: value for name, value in os.environ.items() if name != "XPNET_BACKEND"} | {"PYTHONPATH": paths}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], cwd=tmp_path, env=environment, capture_output=True, text=True
