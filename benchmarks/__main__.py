@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import contenders, cpu, gpu, harness, machine, measures, report
+from xpnet.files.writer import write_text
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> str | None:
 
 def save(results: dict[str, Any], path: Path) -> None:
     """Write what has been measured so far."""
-    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
 
 
 def main() -> None:

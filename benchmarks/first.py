@@ -26,6 +26,7 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.runner import LIMIT, PEERS, ROOT, Part, Runner
+from xpnet.files.writer import write_text
 
 SANITIZER = ("compute-sanitizer", "--error-exitcode", "9", "--tool")
 PROBES = {"libraries": 60, "net": 60, "epilogues": 90, "nan": 40, "graphs": 90, "replays": 40, "bits": 50, "memory": 50}
@@ -155,7 +156,7 @@ def merge(out: Path, home: Path) -> list[Path]:
 
         path = home / "gpu" / f"{parts[0]['date']}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(joined(parts), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(joined(parts), indent=1, ensure_ascii=False) + "\n")
         written += [path, *report.write(path, path.with_name("README.md"))]
     return written
 

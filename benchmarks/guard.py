@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from xpnet.files.writer import write_text
+
 LIMITS = Path(__file__).parent / "guard.json"
 BATCH, STEPS, REST = 128, 48, 32
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -199,7 +201,7 @@ def check(update: bool) -> int:
     limits = json.loads(LIMITS.read_text()) if LIMITS.exists() else {}
     if update:
         limits |= rounded(found)
-        LIMITS.write_text(json.dumps(limits, indent=2) + "\n")
+        write_text(LIMITS, json.dumps(limits, indent=2) + "\n")
     for library, counts in found.items():
         for what, value in counts.items():
             print(f"{library:6} {what:32} {value:12.1f}  (limit {limits.get(library, {}).get(what, 0):g})")

@@ -23,6 +23,7 @@ if __name__ == "__main__":  # read when the libraries are loaded
 import numpy as np
 
 from benchmarks import machine
+from xpnet.files.writer import write_text
 
 HERE = Path(__file__).resolve().parent / "images"
 BATCH, STEPS = 128, 2
@@ -277,8 +278,8 @@ def main() -> None:
     report = {"machine": machine.describe(1), **measure(args.repeats)}
     HERE.mkdir(exist_ok=True)
     path = HERE / f"{datetime.date.today().isoformat()}.json"
-    path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    path.with_suffix(".md").write_text(page(report))
+    write_text(path, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    write_text(path.with_suffix(".md"), page(report))
     print(page(report))
 
 

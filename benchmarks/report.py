@@ -24,6 +24,7 @@ from benchmarks.summary import (
     suspicious,
     title,
 )
+from xpnet.files.writer import write_text
 
 MARKS = {
     "cpu": ("<!-- benchmarks -->", "<!-- /benchmarks -->"),
@@ -193,7 +194,7 @@ def write(path: Path, readme: Path) -> list[Path]:
     """
     results = json.loads(path.read_text())
     markdown, picture = path.with_suffix(".md"), path.with_suffix(".png")
-    markdown.write_text(page(results, picture.name))
+    write_text(markdown, page(results, picture.name))
     if find_spec("matplotlib") is None:
         return [markdown]
     draw(results, LABELS[results["kind"]], picture)
@@ -203,6 +204,6 @@ def write(path: Path, readme: Path) -> list[Path]:
         old = readme.read_text()
         whole = markdown.resolve().relative_to(folder).as_posix()
         if (new := replace_part(old, excerpt(results, whole), results["kind"])) != old:
-            readme.write_text(new)
+            write_text(readme, new)
             written.append(readme)
     return written

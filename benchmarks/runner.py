@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
+from xpnet.files.writer import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = "FIGURES "
@@ -197,7 +198,7 @@ class Runner:
         }
         path = self.out / f"first-{self.mode}.json"
         new = path.with_suffix(".new")
-        new.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_text(new, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
         new.replace(path)
 
 

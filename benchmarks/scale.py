@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine
+from xpnet.files.writer import write_text
 
 HERE = Path(__file__).resolve().parent
 SIDE = 10_000
@@ -155,8 +156,8 @@ def main() -> None:
     versions = ({"before": args.xpnet.resolve()} if args.xpnet else {}) | {"now": HERE.parent}
     found = {version: {name: run(name, folder) for name in PARTS} for version, folder in versions.items()}
     report = {"machine": machine.describe(1), "versions": found}
-    (HERE / "scale.json").write_text(json.dumps(report, indent=1) + "\n")
-    (HERE / "scale.md").write_text(page(report))
+    write_text(HERE / "scale.json", json.dumps(report, indent=1) + "\n")
+    write_text(HERE / "scale.md", page(report))
     print(page(report))
 
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from benchmarks import machine
 from benchmarks.images import Turn, beside, timed, training
+from xpnet.files.writer import write_text
 
 HERE = Path(__file__).resolve().parent / "sequences"
 TOKENS, STEPS = 96, 2
@@ -139,8 +140,8 @@ def main() -> None:
     report = measure(args.repeats)
     HERE.mkdir(exist_ok=True)
     path = HERE / f"{datetime.date.today().isoformat()}.json"
-    path.write_text(json.dumps({"machine": machine.describe(1), **report}, indent=1, ensure_ascii=False) + "\n")
-    path.with_suffix(".md").write_text(page(report))
+    write_text(path, json.dumps({"machine": machine.describe(1), **report}, indent=1, ensure_ascii=False) + "\n")
+    write_text(path.with_suffix(".md"), page(report))
     print(page(report))
 
 

@@ -24,6 +24,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks import machine
+from xpnet.files.writer import write_text
 from xpnet.interop import sklearn as ours
 
 HERE = Path(__file__).parent
@@ -141,8 +142,8 @@ def main() -> None:
         results["data"][name] = compare(name, args.seeds)
         print(table(results).splitlines()[-1], flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / f"{date}.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    (args.out / f"{date}.md").write_text(table(results))
+    write_text(args.out / f"{date}.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    write_text(args.out / f"{date}.md", table(results))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine
+from xpnet.files.writer import write_text
 
 HERE = Path(__file__).resolve().parent
 ROWS, COLUMNS = 5_000_000, 100
@@ -236,8 +237,8 @@ def main() -> None:
         report: dict[str, Any] = {"machine": machine.describe(1)}
         report["epochs"] = {name: run("epochs", path, "--backend", name) for name in BACKENDS}
         report |= {part: run(part, path) for part in PARTS}
-    (HERE / "sources.json").write_text(json.dumps(report, indent=1) + "\n")
-    (HERE / "sources.md").write_text(page(report))
+    write_text(HERE / "sources.json", json.dumps(report, indent=1) + "\n")
+    write_text(HERE / "sources.md", page(report))
     print(page(report))
 
 

@@ -21,6 +21,7 @@ from typing import Any
 from benchmarks import machine
 from benchmarks.ranks import BATCH, CALLS, LAYERS, QUIET, SIZES, STEPS
 from benchmarks.scaling import paper
+from xpnet.files.writer import write_text
 
 HERE = Path(__file__).resolve().parent
 Turns = dict[str, list[list[float]]]
@@ -161,9 +162,9 @@ def main() -> None:
             minutes = args.minutes / (1 if python == sys.executable else 3)
             report["training"][found["library"]] = ranks(python, "training", minutes, args.enough)
         report["works"] = ranks(sys.executable, "works", args.minutes, args.enough, 1)
-        path.write_text(json.dumps(report, indent=1) + "\n")
+        write_text(path, json.dumps(report, indent=1) + "\n")
     report = json.loads(path.read_text())
-    path.with_suffix(".md").write_text(page(report))
+    write_text(path.with_suffix(".md"), page(report))
     print(page(report))
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
+from xpnet.files.writer import write_text
 
 HERE = Path(__file__).resolve().parent
 TIMES = 20
@@ -97,11 +98,11 @@ def main() -> None:
         found, before = tried(name), own["cases"].get(name)
         own["cases"][name] = {key: before[key] + value for key, value in found.items()} if before else found
         print(name, found, flush=True)
-        path.write_text(json.dumps(report, indent=1) + "\n")
+        write_text(path, json.dumps(report, indent=1) + "\n")
     for backend in args.resume:
         own.setdefault("resumed", {})[backend] = resumed(backend)
-    path.write_text(json.dumps(report, indent=1) + "\n")
-    path.with_suffix(".md").write_text(page(report))
+    write_text(path, json.dumps(report, indent=1) + "\n")
+    write_text(path.with_suffix(".md"), page(report))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 import xpnet as xn
 from xpnet import plot
+from xpnet.files.writer import write_text
 
 ACTIVATIONS = {"ReLU": (xn.ReLU, "he"), "tanh": (xn.Tanh, "glorot"), "sigmoid": (xn.Sigmoid, "glorot")}
 """Each activation with the initializer that goes with it."""
@@ -279,9 +280,8 @@ def main() -> None:
     chosen = xn.backend(options.backend)
     out.mkdir(parents=True, exist_ok=True)
     pictures(setups, out)
-    (out / "README.md").write_text(
-        report(setups, seeds, epochs, seconds, f"{chosen.name} on {chosen.device}", " --quick" * options.quick)
-    )
+    device, quick = f"{chosen.name} on {chosen.device}", " --quick" * options.quick
+    write_text(out / "README.md", report(setups, seeds, epochs, seconds, device, quick))
     print(table(setups), f"\n\nThe report is in {out}/README.md")
 
 

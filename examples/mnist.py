@@ -13,6 +13,7 @@ from typing import Any
 started = time.perf_counter()
 
 import xpnet as xn  # noqa: E402
+from xpnet.files.writer import write_text  # noqa: E402
 
 ACTIVATIONS = {"relu": xn.ReLU, "leaky_relu": xn.LeakyReLU, "tanh": xn.Tanh, "sigmoid": xn.Sigmoid}
 ACTIVATIONS |= {"gelu": xn.GELU, "silu": xn.SiLU}
@@ -157,8 +158,7 @@ def report(args: argparse.Namespace, model: xn.Model, history: xn.History, found
         **found,
         "total_seconds": time.perf_counter() - started,
     }
-    with open(args.json, "w") as file:
-        json.dump(result, file, indent=2, default=str)
+    write_text(args.json, json.dumps(result, indent=2, default=str))
 
 
 def main(program: Callable[[], None]) -> None:

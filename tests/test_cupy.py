@@ -1,5 +1,6 @@
 """The CuPy backend on a CuPy without a GPU (`fake_cupy`): kernels from their own C++, products by columns, graphs."""
 
+import asyncio
 import gc
 import warnings
 import weakref
@@ -348,6 +349,53 @@ def test_use_makes_the_gpu_current_and_a_block_takes_it_back():
         with xn.use(fake_cupy.fake_backend()):
             assert fake_cupy.Device.current == 0
         assert fake_cupy.Device.current == 1
+    assert fake_cupy.Device.current == 0
+
+
+def test_a_block_entered_again_makes_its_gpu_current_again():
+    block = xn.use(second_gpu())
+    for _ in range(2):
+        with block, block:
+            assert fake_cupy.Device.current == 1
+        assert fake_cupy.Device.current == 0
+
+
+def test_tasks_whose_blocks_overlap_leave_the_gpu_as_it_was():
+    """In: a, then b; out: a, then b."""
+
+    async def run():
+        steps = [asyncio.Event() for _ in range(3)]
+
+        async def a():
+            with xn.use(second_gpu()):
+                steps[0].set()
+                await steps[1].wait()
+            steps[2].set()
+
+        async def b():
+            await steps[0].wait()
+            with xn.use(second_gpu()):
+                steps[1].set()
+                await steps[2].wait()
+                assert fake_cupy.Device.current == 1
+
+        await asyncio.gather(a(), b())
+
+    asyncio.run(run())
+    assert fake_cupy.Device.current == 0
+
+
+def test_a_generator_suspended_in_a_block_leaves_the_gpu_to_the_block_around_its_end():
+    def suspended():
+        with xn.use(second_gpu()):
+            yield
+
+    one = suspended()
+    next(one)
+    with xn.use(fake_cupy.fake_backend()):
+        assert fake_cupy.Device.current == 0
+        one.close()
+        assert fake_cupy.Device.current == 0
     assert fake_cupy.Device.current == 0
 
 

@@ -152,6 +152,14 @@ def test_a_promise_costs_no_memory(tmp_path):
         assert peak_of(read_idx, path) < 2e6
 
 
+def test_a_long_file_that_promises_little_is_not_read(tmp_path):
+    with (tmp_path / "file").open("wb") as file:
+        file.write(bytes([0, 0, 8, 1, 0, 0, 0, 5]))
+        file.truncate(10**12)  # a hole: it takes no room
+    with pytest.raises(xn.DataError, match=r"its header promises 13 bytes for the shape \(5,\), it has more"):
+        xn.datasets.read_idx(tmp_path / "file")
+
+
 def test_a_bomb_is_not_unpacked_further_than_its_header_says(tmp_path):
     path = tmp_path / "bomb"
     path.write_bytes(gzip.compress(bytes([0, 0, 8, 1, 0, 0, 4, 0]) + bytes(50_000_000)))  # promises one kilobyte

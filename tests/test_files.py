@@ -7,6 +7,7 @@ import pickle
 import re
 import socket
 import stat
+import struct
 import threading
 import time
 import tracemalloc
@@ -77,6 +78,52 @@ def test_another_group_may_not_do_what_the_old_one_might(path, monkeypatch, mode
     monkeypatch.setattr(os, "fchown", lambda *args: refuse(errno.EPERM))
     put(path)
     assert stat.S_IMODE(path.stat().st_mode) == then
+
+
+def listed(*entries):
+    """Return an access control list as Linux keeps it, of entries (kind, rights, number)."""
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+ANYBODY = 2**32 - 1
+"""The number in entries for the owner (1), the group (4), the mask (16) and all (32); those for a user (2) have his."""
+
+
+def with_a_list(path, rights):
+    own, group, mask, others = rights
+    entries = [(1, own, ANYBODY), (2, 6, 12345), (4, group, ANYBODY), (16, mask, ANYBODY), (32, others, ANYBODY)]
+    try:
+        os.setxattr(path, writer.ACL, listed(*entries))
+    except (AttributeError, OSError):
+        pytest.skip("there are no access control lists here")
+    return os.getxattr(path, writer.ACL)
+
+
+def test_who_else_may_read_the_old_file_may_read_the_new_one(path, tmp_path):
+    """The mode's bits for the group are the most that anybody on the list may do: alone they would let the group in."""
+    before = with_a_list(path, (6, 0, 6, 0))
+    put(path)
+    assert os.getxattr(path, writer.ACL) == before
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+
+
+def test_where_the_list_cannot_be_kept_nobody_else_is_let_in(path, monkeypatch):
+    with_a_list(path, (6, 0, 6, 4))
+    monkeypatch.setattr(os, "setxattr", lambda *args: refuse(errno.EPERM))
+    put(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o604
+
+
+def test_the_folders_list_lets_nobody_read_what_was_private(path, tmp_path):
+    path.chmod(0o640)
+    entries = [(1, 7, ANYBODY), (2, 7, 12345), (4, 5, ANYBODY), (16, 7, ANYBODY), (32, 5, ANYBODY)]
+    try:
+        os.setxattr(tmp_path, "system.posix_acl_default", listed(*entries))
+    except (AttributeError, OSError):
+        pytest.skip("there are no access control lists here")
+    put(path)
+    assert writer.ACL not in os.listxattr(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
 def test_a_link_stays_and_what_it_leads_to_is_replaced(path, tmp_path):
@@ -183,6 +230,54 @@ def test_a_failing_clean_up_does_not_hide_what_failed(path, monkeypatch):
         put(path)
 
 
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOENT])
+def test_a_rename_whose_answer_is_lost_is_done(path, monkeypatch, number):
+    """As by a network's file system, which asks again and hears that there is nothing to rename."""
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda *args: (replace(*args), refuse(number)))
+    put(path)
+    assert path.read_bytes() == b"new"
+
+
+def test_a_part_that_somebody_else_deletes_is_no_missing_folder(path, tmp_path):
+    def pieces():
+        yield 0, b"new"
+        (part,) = set(tmp_path.iterdir()) - {path}
+        part.unlink()
+
+    text = f"cannot write {path}: No such file or directory; what was there is untouched"
+    with pytest.raises(CheckpointError, match=f"^{re.escape(text)}$"):
+        storage.write(path, pieces())
+    assert path.read_bytes() == b"old"
+
+
+def test_the_missing_folder_is_the_one_that_a_link_leads_to(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "no" / "file")
+    text = f"cannot write {tmp_path}/link: No such file or directory; make the folder {tmp_path}/no first"
+    with pytest.raises(CheckpointError, match=f"^{re.escape(text)}$"):
+        put(tmp_path / "link")
+
+
+@pytest.mark.parametrize("call", ["open", "close"])
+def test_a_folder_that_is_not_opened_or_closed_is_told_as_it_is(path, monkeypatch, call):
+    folders, opened, closed = [], os.open, os.close
+
+    def opens(name, *args, **more):
+        if Path(name).is_dir():
+            folders.append(opened(name, *args, **more) if call == "close" else refuse(errno.EMFILE))
+            return folders[-1]
+        return opened(name, *args, **more)
+
+    monkeypatch.setattr(os, "open", opens)
+    monkeypatch.setattr(os, "close", lambda handle: (closed(handle), handle in folders and refuse(errno.EIO)))
+    if call == "open":
+        with pytest.raises(CheckpointError, match=f"^{path} is written, but a power cut .*: Too many open files$"):
+            put(path)
+    else:
+        put(path)
+    assert path.read_bytes() == b"new"
+
+
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
 def test_a_folder_that_is_not_synced_is_told_as_it_is(path, monkeypatch, number):
     fsync = os.fsync
@@ -253,6 +348,13 @@ def test_the_part_of_a_writer_that_takes_long_is_not_deleted(path, tmp_path):
     storage.write(path, pieces())
     assert path.read_bytes() == b"slow"
     assert names(tmp_path) == ["file"]
+
+
+def test_a_clock_that_is_ahead_deletes_no_young_part(path, tmp_path, monkeypatch):
+    (tmp_path / "file.12345678.part").touch()
+    monkeypatch.setattr(time, "time", lambda: 2e10)
+    put(path)
+    assert names(tmp_path) == ["file", "file.12345678.part"]
 
 
 def test_a_part_that_another_deletes_first_is_passed_over(path, tmp_path, monkeypatch):

@@ -86,12 +86,14 @@ def test_two_processes_saving_to_one_path_never_corrupt_it(tmp_path):
         models.append(one)
     models[0].save(path)
     children = [in_child(lambda one=one: [one.save(path) for _ in range(60)]) for one in models]
-    waiting, seen = set(children), set()
-    while waiting:
+    seen, ended = set(), []
+    while len(ended) < len(children):
         theta = xn.load(path).theta
         assert theta.min() == theta.max()
         seen.add(float(theta[0]))
-        waiting -= {child for child in waiting if os.waitpid(child, os.WNOHANG)[0]}
+        done = [os.waitpid(child, os.WNOHANG) for child in children if child not in dict(ended)]
+        ended += [(child, status) for child, status in done if child]
+    assert set(dict(ended).values()) == {0}
     assert seen <= {1.0, 2.0}
     assert os.listdir(tmp_path) == ["shared"]
 
@@ -223,11 +225,17 @@ class Staged:
         self.replace(old, new)
 
 
+LOST = ("files corrupt", "runs with other bits", "links or modes lost", "parts left by others than the killed")
+"""What `kills` counts, and none may be."""
+MODE, UMASK = 0o640, os.umask(0)
+os.umask(UMASK)
 MOMENTS = ("before", "between", "unsynced", "synced", "renamed")
 
 
 def kills(folder, count, a_run=20, epochs=60, seed=0, feed=lambda x, y: (x, y)):
     """Kill training processes, every second one while it saves, the others at any moment; return what was lost.
+
+    They save by way of a link to a file elsewhere, whose mode is not the usual one.
 
     `feed(x, y)` makes of arrays what those processes are trained on.
     """
@@ -235,8 +243,10 @@ def kills(folder, count, a_run=20, epochs=60, seed=0, feed=lambda x, y: (x, y)):
     whole = model("numpy")
     whole.fit(x, y, epochs=epochs, batch_size=4)
     rng = np.random.default_rng(seed)
-    result = {"kills": 0, "while saving": 0, "files corrupt": 0, "runs": 0, "runs with other bits": 0}
-    path, out = folder / "run", folder / "theta.npy"
+    result = {"kills": 0, "while saving": 0, "runs": 0} | dict.fromkeys(LOST, 0)
+    path, out, home = folder / "run", folder / "theta.npy", folder / "home"
+    home.mkdir()
+    path.symlink_to(home / "file")
 
     def go(pipe, saves, moment):
         if saves:
@@ -251,7 +261,9 @@ def kills(folder, count, a_run=20, epochs=60, seed=0, feed=lambda x, y: (x, y)):
         np.save(out, one.theta)
 
     while result["kills"] < count:
-        path.unlink(missing_ok=True)
+        for left in home.iterdir():
+            left.unlink()
+        killed, moded = 0, False
         for k in range(min(a_run, count - result["kills"]) + 1):
             read, write = os.pipe()
             last, staged = k == min(a_run, count), k % 2 == 0
@@ -272,9 +284,17 @@ def kills(folder, count, a_run=20, epochs=60, seed=0, feed=lambda x, y: (x, y)):
             if not last and status == -signal.SIGKILL:
                 result["kills"] += 1
                 result["while saving"] += signalled
+                killed += 1
             elif status != 0:
                 raise RuntimeError(f"the training process ended with {status}")
+            result["links or modes lost"] += not path.is_symlink()
+            result["parts left by others than the killed"] += len(list(home.glob("*.part"))) > killed
             if path.exists():
+                result["links or modes lost"] += stat.S_IMODE(path.stat().st_mode) != (
+                    MODE if moded else 0o666 & ~UMASK
+                )
+                path.chmod(MODE)
+                moded = True
                 try:
                     xn.load(path)
                 except xn.CheckpointError:
@@ -294,4 +314,4 @@ def test_killed_while_saving_at_every_moment(tmp_path, feed):
     done = kills(tmp_path, 14, a_run=14, feed=feed)
     assert done["kills"] == 14
     assert done["while saving"] >= 7
-    assert done["files corrupt"] == done["runs with other bits"] == 0
+    assert [done[what] for what in LOST] == [0] * len(LOST)

@@ -9,7 +9,7 @@ import pytest
 import xpnet as xn
 from xpnet.backends import numpy as numpy_backend
 from xpnet.backends import openblas
-from xpnet.backends.host import OneThread, calmly
+from xpnet.backends.host import Counted, calmly
 
 wheel = pytest.mark.skipif(openblas.library() is None, reason="NumPy here has another BLAS than its wheels have")
 
@@ -98,7 +98,7 @@ def overlapping(one, get):
 @pytest.mark.parametrize("before", [1, 4])
 def test_of_calls_that_overlap_the_last_puts_the_process_number_back(before):
     number = Number(before, apart=False)
-    seen = overlapping(OneThread(number.get, number.put), number.get)
+    seen = overlapping(Counted(number.get, number.put), number.get)
     assert seen.pop("inside") == seen.pop("other inside") == seen.pop("between") == 1
     assert set(seen.values()) == {before}
 
@@ -106,7 +106,7 @@ def test_of_calls_that_overlap_the_last_puts_the_process_number_back(before):
 @pytest.mark.parametrize("before", [1, 4])
 def test_of_calls_that_overlap_each_puts_its_own_number_back(before):
     number = Number(before, apart=True)
-    seen = overlapping(OneThread(number.get, number.put, apart=True), number.get)
+    seen = overlapping(Counted(number.get, number.put, apart=True), number.get)
     assert seen.pop("inside") == seen.pop("other inside") == 1
     assert set(seen.values()) == {before}
 
@@ -114,7 +114,7 @@ def test_of_calls_that_overlap_each_puts_its_own_number_back(before):
 def test_a_thread_with_a_number_of_its_own_keeps_it():
     number = Number(4, apart=True)
     number.get()
-    one = OneThread(number.get, number.put, apart=True)
+    one = Counted(number.get, number.put, apart=True)
 
     def other():
         number.put(3)
@@ -127,11 +127,34 @@ def test_a_thread_with_a_number_of_its_own_keeps_it():
     assert number.get() == 4
 
 
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("order", ["within each other", "as generators"])
+def test_calls_within_one_thread_put_the_number_back_when_the_last_is_out(apart, order):
+    number = Number(4, apart)
+    one = Counted(number.get, number.put, apart=apart)
+    first, second = one(), one()
+    first.__enter__()
+    second.__enter__()
+    for block in (second, first) if order == "within each other" else (first, second):
+        assert number.get() == 1
+        block.__exit__(None, None, None)
+    assert (number.get(), one.inside) == (4, 0)
+
+
+def test_tests_on_jax_that_overlap_leave_its_64_bits_as_they_were():
+    jax = pytest.importorskip("jax", reason="JAX is not installed")
+    from xpnet.testing import backends
+
+    seen = overlapping(backends._jax_float64, lambda: jax.config.jax_enable_x64)
+    assert [seen.pop(when) for when in ("inside", "other inside", "between")] == [True] * 3
+    assert set(seen.values()) == {False}
+
+
 def test_a_library_that_refuses_one_thread_is_left_as_it_was():
     def refuse(value):
         raise OSError("no")
 
-    one = OneThread(lambda: 4, refuse)
+    one = Counted(lambda: 4, refuse)
     with pytest.raises(OSError, match="no"), one():
         pass
     assert one.inside == 0
@@ -169,7 +192,7 @@ def test_two_fits_that_overlap_leave_the_libraries_as_they_were():
     """The first fit ends while the second is in the middle of a call of K steps."""
     x, y = np.ones((8, 3), dtype=np.float32), np.asarray([0, 1] * 4)
     number = Number(4, apart=False)
-    one, inside, out, seen = OneThread(number.get, number.put), threading.Event(), threading.Event(), []
+    one, inside, out, seen = Counted(number.get, number.put), threading.Event(), threading.Event(), []
 
     def run(carry, fixed, xs):
         if threading.current_thread() is not threading.main_thread():

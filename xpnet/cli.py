@@ -68,7 +68,7 @@ def doctor() -> int:
     print(f"{'mpi':7} {ranks.version or '-':12} {state:11} {ranks.problem or ranks.line}")
     try:
         chosen = backend()
-    except Exception as error:  # a broken library raises what it likes
+    except (Exception, SystemExit) as error:  # a broken library raises what it likes
         print(f"\nXPNET_BACKEND cannot be used: {error}")
         return 1
     print(f"\nused by default: {chosen.name} on {chosen.device}, {chosen.reason}")

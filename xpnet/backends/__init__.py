@@ -10,12 +10,12 @@ This package is the only place that names an array library, and imports one only
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
-from threading import Lock
+from threading import Lock, get_ident, local
 from typing import Any, NamedTuple, TypeAlias
 
 from xpnet.arrays import Array, describe
@@ -38,6 +38,12 @@ Level: TypeAlias = "tuple[use | None, ...]"
 _process: Level = (None,)
 _blocks: ContextVar[tuple[Level, ...]] = ContextVar("xpnet_blocks", default=())
 _lock = Lock()
+_thread = local()
+
+
+def _entered() -> "list[tuple[use, Callable[[], Any]]]":
+    """Return the blocks that this thread is in, of all its tasks, in order, and what makes the GPU before current."""
+    return vars(_thread).setdefault("entered", [])  # type: ignore[no-any-return]
 
 
 class use:
@@ -51,7 +57,7 @@ class use:
     def __init__(self, name: str | Backend) -> None:
         global _process
         self.backend = backend(name)
-        self._back = self.backend.select()
+        self._said: tuple[int, Callable[[], Any]] | None = (get_ident(), self.backend.select())
         blocks = _blocks.get()
         if blocks:
             _blocks.set((*blocks[:-1], _spoken(blocks[-1], self)))
@@ -63,12 +69,21 @@ class use:
         global _process
         with _lock:  # it was no statement
             _process = _unspoken(_process, self)
+            said, self._said = self._said, None
+        if said is not None and said[0] == get_ident():
+            said[1]()
+        _entered().append((self, self.backend.select()))
         _blocks.set((*(_unspoken(level, self) for level in _blocks.get()), (self,)))
         return self.backend
 
     def __exit__(self, *exception: object) -> None:
-        blocks = _blocks.get()
-        self._back()
+        blocks, entered = _blocks.get(), _entered()
+        for k in [k for k, (block, _) in enumerate(entered) if block is self][-1:]:
+            _, back = entered.pop(k)
+            if k == len(entered):
+                back()
+            else:  # a task or a generator is still in a block that was entered later: it goes back to before both
+                entered[k] = (entered[k][0], back)
         own = [k for k, level in enumerate(blocks) if level[0] is self][-1:]
         _blocks.set(tuple(level for k, level in enumerate(blocks) if k not in own))
 
@@ -154,7 +169,7 @@ def _report(library: str) -> Report:
         _open(library)
         module = _library(library)
         devices, details = list(module.devices()), list(getattr(module, "details", list)())
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         problem = str(error) if isinstance(error, BackendError) else _broken(library, error)
     return Report(library, version, devices, problem, details)
 
@@ -177,11 +192,11 @@ def _connect(library: str, device: str) -> Backend:
         return _library(library).connect(device)  # type: ignore[no-any-return]
     except BackendError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # some libraries end the program when they are not content
         raise BackendError(_broken(library, error)) from error
 
 
-def _broken(library: str, error: Exception) -> str:
+def _broken(library: str, error: BaseException) -> str:
     lines = [line for line in str(error).splitlines() if any(map(str.isalpha, line))]
     first = ": ".join([type(error).__name__, *lines[:1]])
     return f"{library} is installed, but does not work here ({first}): reinstall it, or use another backend"

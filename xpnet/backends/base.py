@@ -56,6 +56,11 @@ def library_version(name: str) -> str | None:
         return None
 
 
+def absent(error: ImportError, module: str, text: str) -> Exception:
+    """Return what to raise for a library that was not imported: the text, if it is not there, else what was wrong."""
+    return BackendError(text) if isinstance(error, ModuleNotFoundError) and error.name == module else error
+
+
 def reopen(spec: str, precision: str) -> "Backend":
     """Return the backend of that name: what pickle keeps of one."""
     library, _, device = spec.partition(":")

@@ -37,7 +37,7 @@ def fused_available() -> bool:
         from numba import njit
 
         njit(cache=True)(_target)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         _plainly(_target, error)
         return False
     return True
@@ -129,7 +129,7 @@ def _jitted(rule: Any) -> Any:
     return njit(**OPTIONS)(FunctionType(rule.__code__, scope, rule.__name__))
 
 
-def _plainly(rule: Any, error: Exception) -> None:
+def _plainly(rule: Any, error: BaseException) -> None:
     """Warn that a rule, or every rule, runs in its plain form."""
     what = "any rule here" if rule is _target else getattr(rule, "__name__", str(rule))
     first = f"{type(error).__name__}: {error}".partition("\n")[0]

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache, lru_cache
-from threading import Lock
+from threading import Lock, local
 from typing import Any
 
 import numpy as np
@@ -97,33 +97,40 @@ def host_bits() -> dict[str, str]:
     return {"subnormals": "flushed" if _libm() else "swept", "threads": str(os.cpu_count())}
 
 
-class OneThread:
-    """Let a library use one thread, given the functions that read and set its number; calls may overlap in threads.
+class Counted:
+    """Let a setting have one value while anybody is inside, given the functions that read and set it.
 
-    Where the number is the process's, the first in notes it and the last out puts it back. Where each thread has its
-    own (`apart`), each puts its own back; one that begins among others has inherited their 1, and gets what they had.
+    Calls may overlap, in threads, in tasks and within each other: the first in notes what was there, the last out puts
+    it back. Where each thread has a setting of its own (`apart`), so has each its own count; one that begins among
+    others has inherited their value, and gets what they had.
     """
 
-    def __init__(self, get: Callable[[], int], put: Callable[[int], Any], apart: bool = False) -> None:
-        self.get, self.put, self.apart = get, put, apart
-        self.lock, self.inside, self.before = Lock(), 0, 1
+    def __init__(self, get: Callable[[], Any], put: Callable[[Any], Any], value: Any = 1, apart: bool = False) -> None:
+        self.get, self.put, self.value, self.apart = get, put, value, apart
+        self.lock, self.inside, self.before = Lock(), 0, value
+        self.threads = local()
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
         """Return the context."""
         with self.lock:
-            own = self.get()
-            self.put(1)
+            before = self.get()
+            self.put(self.value)
             if not self.inside:
-                self.before = own
+                self.before = before
             self.inside += 1
+            mine = vars(self.threads) if self.apart else {}
+            if not mine.get("inside"):
+                mine |= {"inside": 0, "before": before}
+            mine["inside"] += 1
         try:
             yield
         finally:
             with self.lock:
                 self.inside -= 1
-                if self.apart or not self.inside:
-                    self.put(own if self.apart and own > 1 else self.before)
+                mine["inside"] -= 1
+                if not (mine if self.apart else vars(self))["inside"]:
+                    self.put(mine["before"] if self.apart and mine["before"] != self.value else self.before)
 
 
 @contextmanager

@@ -12,13 +12,13 @@ try:
     import jax.numpy as xp
 
     from xpnet.backends.native.jax import FORMS
-except ImportError:
-    jax = None
+except ImportError as error:
+    jax, WHY = None, error
 
 import numpy as np
 
 from xpnet.arrays import Array
-from xpnet.backends.base import Apply, Backend, Gate, Numbers, Rule, Run, Step, Vectors, Work, in_windows_too
+from xpnet.backends.base import Apply, Backend, Gate, Numbers, Rule, Run, Step, Vectors, Work, absent, in_windows_too
 from xpnet.backends.native import choose
 from xpnet.errors import BackendError
 
@@ -128,7 +128,7 @@ class JaxBackend(Backend):
 def connect(device: str) -> JaxBackend:
     """Return the backend for a JAX device (`cpu`, `gpu:1`), JAX's own default if none is named."""
     if jax is None:
-        raise BackendError("JAX is not installed: pip install 'xpnet[jax]'")
+        raise absent(WHY, "jax", "JAX is not installed: pip install 'xpnet[jax]'")
     if not device:
         return JaxBackend(jax.devices()[0])
     platform, _, index = device.partition(":")
@@ -153,5 +153,5 @@ def _on(device: Any) -> JaxBackend:
 def devices() -> list[str]:
     """Return the devices that can be used."""
     if jax is None:
-        raise BackendError("JAX is not installed: pip install 'xpnet[jax]'")
+        raise absent(WHY, "jax", "JAX is not installed: pip install 'xpnet[jax]'")
     return [f"{device.platform}:{device.id}" for device in jax.devices()]

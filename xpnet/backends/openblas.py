@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.backends.host import OneThread
+from xpnet.backends.host import Counted
 
 
 @contextmanager
@@ -22,16 +22,17 @@ def one_blas_thread() -> Iterator[None]:
 
 
 @cache
-def pools() -> list[OneThread]:
+def pools() -> list[Counted]:
     """Return the pools of threads that NumPy's products may run on."""
     if openblas := library():
-        return [OneThread(openblas.scipy_openblas_get_num_threads64_, openblas.scipy_openblas_set_num_threads64_)]
+        return [Counted(openblas.scipy_openblas_get_num_threads64_, openblas.scipy_openblas_set_num_threads64_)]
     try:
         from threadpoolctl import ThreadpoolController
-    except ImportError:
+
+        found = ThreadpoolController().select(user_api="blas").lib_controllers
+    except (Exception, SystemExit):  # missing, or broken: products are right on any number of threads
         return []
-    found = ThreadpoolController().select(user_api="blas").lib_controllers
-    return [OneThread(pool.get_num_threads, pool.set_num_threads) for pool in found]
+    return [Counted(pool.get_num_threads, pool.set_num_threads) for pool in found]
 
 
 @cache

@@ -4,13 +4,13 @@ from functools import lru_cache
 
 try:
     import array_api_strict as xp
-except ImportError:
-    xp = None
+except ImportError as error:
+    xp, WHY = None, error
 
 import numpy as np
 
 from xpnet.arrays import Array
-from xpnet.backends.base import Backend
+from xpnet.backends.base import Backend, absent
 from xpnet.errors import BackendError
 
 
@@ -60,5 +60,5 @@ def _on(device: object) -> StrictBackend:
 def devices() -> list[str]:
     """Return the devices that can be used."""
     if xp is None:
-        raise BackendError("array-api-strict is not installed: pip install 'xpnet[test]'")
+        raise absent(WHY, "array_api_strict", "array-api-strict is not installed: pip install 'xpnet[test]'")
     return ["CPU_DEVICE", "device1", "device2"]

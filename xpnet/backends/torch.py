@@ -11,14 +11,14 @@ try:
     import torch
 
     from xpnet.backends.native.torch import FORMS
-except ImportError:
-    torch = None
+except ImportError as error:
+    torch, WHY = None, error
 
 import numpy as np
 
 from xpnet.arrays import Array
-from xpnet.backends.base import Apply, Gate, Numbers, Rule, Run, Step, Vectors, Work
-from xpnet.backends.host import OneThread, calmly
+from xpnet.backends.base import Apply, Gate, Numbers, Rule, Run, Step, Vectors, Work, absent
+from xpnet.backends.host import Counted, calmly
 from xpnet.backends.in_place import InPlaceBackend
 from xpnet.backends.native import choose
 from xpnet.backends.numpy import NumpyBackend
@@ -105,14 +105,14 @@ class TorchBackend(InPlaceBackend):
 
 
 @cache
-def _one_thread() -> OneThread:
-    return OneThread(torch.get_num_threads, torch.set_num_threads, apart=True)
+def _one_thread() -> Counted:
+    return Counted(torch.get_num_threads, torch.set_num_threads, apart=True)
 
 
 def connect(device: str) -> TorchBackend:
     """Return the backend for a PyTorch device, `cpu` if none is named, after a trial."""
     if torch is None:
-        raise BackendError("PyTorch is not installed: pip install 'xpnet[torch]'")
+        raise absent(WHY, "torch", "PyTorch is not installed: pip install 'xpnet[torch]'")
     try:
         found = torch.empty(0, device=device or "cpu").device
         (torch.ones(2, 2, device=found) @ torch.ones(2, 2, device=found)).cpu()  # "meta" holds nothing to bring home
@@ -136,6 +136,6 @@ def _on(device: Any) -> TorchBackend:
 def devices() -> list[str]:
     """Return the devices that can be used."""
     if torch is None:
-        raise BackendError("PyTorch is not installed: pip install 'xpnet[torch]'")
+        raise absent(WHY, "torch", "PyTorch is not installed: pip install 'xpnet[torch]'")
     mps = ["mps"] if torch.backends.mps.is_available() else []
     return ["cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count())), *mps]

@@ -18,24 +18,31 @@ T = TypeVar("T")
 
 
 class Reader:
-    """A thread that does one thing after another, and ends when it is told to; it never keeps a program from ending."""
+    """A thread that does one thing after another, and ends when it is told to; it never keeps a program from ending.
+
+    Where no thread can start, each is done when it is asked for.
+    """
 
     def __init__(self) -> None:
         self._asked: SimpleQueue[Callable[[], Any] | None] = SimpleQueue()
         self._done: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="xpnet reads ahead", daemon=True)
-        self._thread.start()
+        self.ask: Callable[[Callable[[], Any]], None] = self._asked.put
+        """Let something be done."""
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self.ask = self._do
 
     def _work(self) -> None:
         for task in iter(self._asked.get, None):
-            try:
-                self._done.put((task(), None))
-            except BaseException as error:
-                self._done.put((None, error))
+            self._do(task)
 
-    def ask(self, task: Callable[[], Any]) -> None:
-        """Let something be done."""
-        self._asked.put(task)
+    def _do(self, task: Callable[[], Any]) -> None:
+        try:
+            self._done.put((task(), None))
+        except BaseException as error:
+            self._done.put((None, error))
 
     def answer(self, what: str, given_up: Callable[[], bool]) -> Any:
         """Return what came of the task that was asked for first, None if its asker gives up; or raise its error."""
@@ -56,7 +63,8 @@ class Reader:
     def end(self) -> None:
         """Let the thread end: at once, or when what it is at has come to an end."""
         self._asked.put(None)
-        self._thread.join(timeout=1.0)
+        if self._thread.is_alive():
+            self._thread.join(timeout=1.0)
 
 
 def ahead(

@@ -23,9 +23,9 @@ import numpy as np
 
 from xpnet.errors import CheckpointError
 from xpnet.files.looks import WEIGHTS, looks_like, opened
-from xpnet.files.writer import PATH, check, write
+from xpnet.files.writer import PATH, check, write, write_text
 
-__all__ = ["check", "encode", "joined", "plain", "read", "tensors", "write"]
+__all__ = ["check", "encode", "joined", "plain", "read", "tensors", "write", "write_text"]
 
 FORMAT = "xpnet 1"
 TYPES = {"F32": "<f4", "F64": "<f8"}

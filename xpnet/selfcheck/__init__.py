@@ -132,7 +132,7 @@ def reserve(path: str) -> None:
 def save(result: dict[str, Any], path: str) -> None:
     """Write a result as JSON."""
     reserve(path)
-    storage.write(Path(path), [(0, (json.dumps(result, indent=2) + "\n").encode())])
+    storage.write_text(path, json.dumps(result, indent=2) + "\n")
 
 
 def table(paths: Sequence[str | Path]) -> str:

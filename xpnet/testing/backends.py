@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import wraps
+from functools import cache, wraps
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 from xpnet.arrays import Array, Namespace
 from xpnet.backends import Backend, backend
+from xpnet.backends.host import Counted
 from xpnet.backends.numpy import NumpyBackend
 
 READS = tuple(f"__{name}__" for name in ("bool", "int", "float", "complex", "index", "array", "buffer", "dlpack"))
@@ -73,13 +74,14 @@ def hold(chosen: Backend, needs: Collection[str] = ()) -> Iterator[None]:
 @contextmanager
 def _jax_float64() -> Iterator[None]:
     """Switch 64-bit types on."""
-    config = import_module("jax").config
-    before = config.jax_enable_x64
-    config.update("jax_enable_x64", True)
-    try:
+    with _wide()():
         yield
-    finally:
-        config.update("jax_enable_x64", before)
+
+
+@cache
+def _wide() -> Counted:
+    config = import_module("jax").config
+    return Counted(lambda: config.jax_enable_x64, lambda on: config.update("jax_enable_x64", on), value=True)
 
 
 @contextmanager

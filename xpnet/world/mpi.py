@@ -33,11 +33,7 @@ def library() -> Any:
     try:
         with _limited(seconds):
             from mpi4py import MPI
-    except ImportError as error:
-        if getattr(error, "name", None) in ("mpi4py", "mpi4py.MPI") and "libmpi" not in str(error):
-            raise BackendError("MPI needs mpi4py, which is not installed: pip install 'xpnet[mpi]' mpich") from None
-        raise BackendError(_no_library(error)) from None
-    except RuntimeError as error:
+    except (Exception, SystemExit) as error:
         raise BackendError(_no_library(error)) from None
     return MPI
 
@@ -65,10 +61,16 @@ def timeout() -> float:
         raise BackendError(f"XPNET_WORLD_TIMEOUT must be seconds, more than 0, got {text!r}") from None
 
 
-def _no_library(error: Exception) -> str:
-    names = dict.fromkeys(line.partition(":")[0].rpartition("/")[2] for line in str(error).splitlines()[1:])
-    tried = ", ".join(name for name in names if name) or str(error).partition("\n")[0]
-    return f"mpi4py finds no MPI library (tried {tried}): pip install mpich, or load your cluster's MPI module"
+def _no_library(error: BaseException) -> str:
+    """Say whether mpi4py is missing, finds no MPI library, or is broken."""
+    if isinstance(error, ModuleNotFoundError) and error.name == "mpi4py":
+        return "MPI needs mpi4py, which is not installed: pip install 'xpnet[mpi]' mpich"
+    first, *rest = str(error).splitlines() or [""]
+    if isinstance(error, RuntimeError) or "libmpi" in str(error):
+        names = dict.fromkeys(line.partition(":")[0].rpartition("/")[2] for line in rest)
+        tried = ", ".join(name for name in names if name) or first
+        return f"mpi4py finds no MPI library (tried {tried}): pip install mpich, or load your cluster's MPI module"
+    return f"mpi4py is installed, but does not work here ({type(error).__name__}: {first}): reinstall it"
 
 
 class MPIWorld(World):

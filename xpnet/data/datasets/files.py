@@ -1,6 +1,7 @@
 """IDX files, the format of MNIST and its kin: plain or gzipped, read without trust, and compared with a digest."""
 
 import hashlib
+import os
 import sys
 import zlib
 from math import prod
@@ -14,6 +15,8 @@ from xpnet.errors import DataError
 TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 LONGEST_HEADER = 4 + 4 * 255
+PACKED = b"\x1f\x8b"
+"""How a gzip file begins."""
 
 
 def read_idx(path: str | PathLike[str]) -> np.ndarray:
@@ -28,16 +31,12 @@ def read_idx(path: str | PathLike[str]) -> np.ndarray:
 def read(path: Path, unpacked: str = "", packed: str = "", remedy: str = "fetch it again") -> np.ndarray:
     """Read an IDX file whose decompressed content, or whose bytes as they are, have a digest, if one is given."""
     try:
-        given = path.read_bytes()
+        given = _given(path)
+        content = _decompressed(given) if given[:2] == PACKED else given
+        dtype, shape, length = _layout(content, len(content))
+        values = np.ndarray(shape, dtype, content, length - prod(shape) * dtype.itemsize)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
-    try:
-        content = _decompressed(given) if given[:2] == b"\x1f\x8b" else given
-        dtype, shape, length = _layout(content)
-        if len(content) != length:
-            came = "more" if len(content) > length else str(len(content))
-            raise ValueError(f"its header promises {length} bytes for the shape {shape}, it has {came}")
-        values = np.ndarray(shape, dtype, content, length - prod(shape) * dtype.itemsize)
     except (zlib.error, ValueError) as error:
         raise DataError(f"{path} is not a sound IDX file ({error}): {remedy}") from None
     for digest, these in ((unpacked, content), (packed, given)):
@@ -46,6 +45,16 @@ def read(path: Path, unpacked: str = "", packed: str = "", remedy: str = "fetch 
             name = kind.upper().replace("SHA", "SHA-")
             raise DataError(f"{path} is not the file of the original release (its {name} differs): {remedy}")
     return values.astype(dtype.newbyteorder("="))
+
+
+def _given(path: Path) -> bytes:
+    """Return the bytes of a file; ValueError, before they are read, if a plain one has not the length it promises."""
+    with open(path, "rb") as file:
+        head = file.read(LONGEST_HEADER)
+        if head[:2] != PACKED:
+            _layout(head, max(os.fstat(file.fileno()).st_size, len(head)))
+        file.seek(0)
+        return file.read()
 
 
 def _decompressed(given: bytes) -> bytes:
@@ -59,8 +68,8 @@ def _decompressed(given: bytes) -> bytes:
     return content
 
 
-def _layout(content: bytes) -> tuple[np.dtype, tuple[int, ...], int]:
-    """Return what the header promises: the type, the shape, and the length of the whole file in bytes."""
+def _layout(content: bytes, has: int | None = None) -> tuple[np.dtype, tuple[int, ...], int]:
+    """Return what the header promises: type, shape, and the whole file's length; ValueError if it `has` another."""
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in TYPES:
         raise ValueError("the first four bytes are wrong")
     start = 4 + 4 * content[3]
@@ -68,4 +77,8 @@ def _layout(content: bytes) -> tuple[np.dtype, tuple[int, ...], int]:
         raise ValueError("it ends within its header")
     dtype = np.dtype(TYPES[content[2]])
     shape = tuple(int.from_bytes(content[k : k + 4], "big") for k in range(4, start, 4))
-    return dtype, shape, start + prod(shape) * dtype.itemsize
+    length = start + prod(shape) * dtype.itemsize
+    if has is not None and has != length:
+        came = "more" if has > length else str(has)
+        raise ValueError(f"its header promises {length} bytes for the shape {shape}, it has {came}")
+    return dtype, shape, length

@@ -177,8 +177,12 @@ def _read(folder: Path, known: Published, remedy: str) -> tuple[Split, Split]:
     def one(path: Path, unpacked: str, packed: str) -> np.ndarray:
         return read(path, unpacked, packed if path.suffix == ".gz" else "", remedy)
 
-    with ThreadPoolExecutor(len(paths)) as pool:  # zlib and hashlib let other threads run
-        images, labels, test_images, test_labels = pool.map(one, paths, known.unpacked, known.packed)
+    jobs = (paths, known.unpacked, known.packed)
+    try:
+        with ThreadPoolExecutor(len(paths)) as pool:  # zlib and hashlib let other threads run
+            images, labels, test_images, test_labels = pool.map(one, *jobs)
+    except RuntimeError:  # where no thread can start
+        images, labels, test_images, test_labels = map(one, *jobs)
     (train, test), size = known.samples, (28, 28)
     shapes = [(train, *size), (train,), (test, *size), (test,)]
     for path, array, shape in zip(paths, (images, labels, test_images, test_labels), shapes, strict=True):
