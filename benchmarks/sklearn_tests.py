@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from xpnet.files.writer import write_text
+
 HERE = Path(__file__).resolve().parent
 TESTS = HERE.parent / "tests"
 LIBRARIES = ("scikit-learn", "numpy", "scipy")
@@ -71,8 +73,8 @@ def page(results: dict[str, Any]) -> str:
 def main() -> None:
     """Run and write."""
     results = run()
-    (HERE / "sklearn_tests.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    (HERE / "sklearn_tests.md").write_text(page(results))
+    write_text(HERE / "sklearn_tests.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    write_text(HERE / "sklearn_tests.md", page(results))
     print(page(results))
 
 

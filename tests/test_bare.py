@@ -60,7 +60,7 @@ import xpnet as xn
 x, y = np.eye(6, dtype="float32"), np.arange(6) % 2
 with warnings.catch_warnings(record=True, action="always") as caught:
     for optimizer in (xn.Adam(), xn.SGD(0.1)):
-        xn.Model(xn.Linear(6, 2), xn.cross_entropy, optimizer, backend="numpy").fit(x, y, epochs=2)
+        xn.Model(xn.Linear(6, 2), xn.cross_entropy, optimizer, backend="numpy").fit(x, y, epochs=2, progress=False)
 for warning in caught:
     print(warning.message)
 """

@@ -37,7 +37,7 @@ x, y = np.eye(6, dtype="float32"), np.arange(6) % 2
 def train(backend):
     net = xn.Sequential(xn.Linear(6, 4), xn.BatchNorm(4), xn.ReLU(), xn.Linear(4, 2))
     model = xn.Model(net, xn.cross_entropy, xn.Adam(), backend=backend, metrics=["accuracy"])
-    model.fit(x, y, epochs=2, validation=(x, y), checkpoint="model")
+    model.fit(x, y, epochs=2, validation=(x, y), checkpoint="model", progress=False)
     assert model.predict(x).shape == (6, 2) and model.backend.name == "numpy"
     save_weights(model, "weights")
     load_weights(xn.load("model"), "weights")
