@@ -14,6 +14,11 @@ REFUSED = "mnist.py: error: argument"
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
+def complaints(done):
+    """What a program wrote to stderr, but for the progress of its training."""
+    return [line for line in done.stderr.splitlines() if not line.startswith(("training on ", "epoch "))]
+
+
 def run(script, *arguments, **environment):
     env = {**os.environ, **environment}
     env.pop("XPNET_BACKEND", None)
@@ -33,7 +38,7 @@ def test_mnist_trains_saves_and_reports(tmp_path):
         "mnist.py", "--backend", "numpy", "--epochs", 1, "--layers", "784,32,10", "--seed", 3,
         "--json", tmp_path / "result.json", "--save", tmp_path / "model.xpnet",
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, complaints(done)) == (0, [])
     assert done.stdout.startswith("numpy on cpu: asked for by name\n")
     result = json.loads((tmp_path / "result.json").read_text())
     assert list(result) == [
@@ -104,7 +109,7 @@ def test_images_trains_on_the_command_line_of_mnist(tmp_path, net):
     done = run(
         "images.py", "--backend", "numpy", "--epochs", 1, "--width", 2, "--net", net, "--json", tmp_path / "result.json"
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, complaints(done)) == (0, [])
     result = json.loads((tmp_path / "result.json").read_text())
     assert {"net": net, "width": 2, "augment": True, "optimizer": "adamw", "lr": 4e-3}.items() <= result[
         "settings"
@@ -137,14 +142,14 @@ def test_characters_learns_writes_saves_and_writes_again(tmp_path, net):
     done = run(
         "characters.py", *small, "--net", net, "--epochs", 6, "--batch-size", 8, "--text", text, "--lr", 0.02, *saved
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, complaints(done)) == (0, [])
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["test_bits"] == result["history"]["val_bits"][-1] < 2.5
     assert len(result["history"]["val_bits"]) == 6
     assert f"{result['test_bits']:.3f} bits a character after 6 epochs" in done.stdout
     assert done.stdout.count(" bits: 'The ") == 6
     again = run("characters.py", *small, "--generate", tmp_path / "model")
-    assert (again.returncode, again.stderr) == (0, "")
+    assert (again.returncode, complaints(again)) == (0, [])
     written = done.stdout.rpartition(" s\n\n")[2]
     assert again.stdout == f"numpy on cpu: asked for by name\n{written}"
     assert len(written) == len("The ") + 30 + len("\n")
@@ -172,7 +177,7 @@ def test_characters_refuses_in_one_line(arguments, message):
 def test_theta_solves_two_spirals_by_hand_and_by_scipy(name):
     pytest.importorskip("scipy", reason="the example's second half is SciPy's L-BFGS, and SciPy is not installed")
     done = run("theta.py", name)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, complaints(done)) == (0, [])
     lines = done.stdout.splitlines()
     assert [line.split("step ")[1].split()[0] for line in lines[:-1]] == ["0", "1000", "2000", "3000", "4000"]
     losses = [float(line.split("loss ")[1].split()[0]) for line in lines]

@@ -5,6 +5,7 @@ The switch and numbers of threads have tests of their own: test_switch.py, test_
 
 import signal
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,8 +17,8 @@ from xpnet.backends import host, openblas
 X, Y = np.random.default_rng(0).normal(size=(24, 3)).astype("float32"), np.arange(24) % 2
 
 
-def classifier():
-    return xn.Model(xn.Sequential(xn.Linear(3, 2)), xn.cross_entropy, xn.Adam(), backend="numpy")
+def classifier(nin=3):
+    return xn.Model(xn.Sequential(xn.Linear(nin, 2)), xn.cross_entropy, xn.Adam(), backend="numpy")
 
 
 def counts():
@@ -106,6 +107,25 @@ def test_fits_that_overlap_in_threads_leave_each_its_settings():
         out.set()
         assert jobs[0].result(timeout=60) == (True, True)
     assert between == settings() == before
+
+
+def test_what_answers_ctrl_c_may_be_changed_while_training():
+    def another(*_):
+        pass
+
+    classifier().fit(X, Y, callbacks=[At(lambda: signal.signal(signal.SIGINT, another))])
+    assert signal.getsignal(signal.SIGINT) is another
+
+
+def test_an_estimator_keeps_its_advice_to_itself_and_leaves_the_filters_of_warnings_alone():
+    sklearn = pytest.importorskip("xpnet.interop.sklearn", reason="scikit-learn is not installed")
+    raw, filters, seen = np.linspace(0, 255, 24 * 64).astype(np.uint8).reshape(24, 64), list(warnings.filters), []
+    at = At(lambda: seen.append(list(warnings.filters)))
+    settings = {"tol": 1e9, "n_iter_no_change": 1, "backend": "numpy", "callbacks": [at]}
+    sklearn.MLPClassifier((4,), **settings).fit(raw, Y)
+    assert seen == [filters] * len(seen) != []
+    with pytest.warns(xn.DataWarning, match="holds raw bytes"):  # but to others it is told
+        classifier(64).fit(raw, Y)
 
 
 @pytest.mark.skipif(host._libm() is None, reason="subnormals are flushed on x86-64 with glibc alone")

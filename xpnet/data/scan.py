@@ -131,6 +131,10 @@ SILENT: ContextVar[bool] = ContextVar("SILENT", default=False)
 """Whether nothing is warned of: data of a kind that was looked at before."""
 
 
+UNSAID: ContextVar[tuple[str, ...]] = ContextVar("UNSAID", default=())
+"""How warnings begin that are kept back."""
+
+
 NAMES: ContextVar[np.ndarray | None] = ContextVar("NAMES", default=None)
 """The numbers of the rows that are looked at, if they are some of a larger whole."""
 
@@ -155,9 +159,19 @@ def silent() -> Iterator[None]:
         SILENT.reset(before)
 
 
+@contextmanager
+def unsaid(beginning: str) -> Iterator[None]:
+    """Keep back warnings that begin so, in this thread."""
+    before = UNSAID.set((*UNSAID.get(), beginning))
+    try:
+        yield
+    finally:
+        UNSAID.reset(before)
+
+
 def warn(text: str) -> None:
     """Give a DataWarning, at the line outside xpnet that the data come from."""
-    if SILENT.get():
+    if SILENT.get() or text.startswith(UNSAID.get()):
         return
     frame, level = sys._getframe(), 1
     while frame.f_back is not None and frame.f_code.co_filename.startswith(HOME):

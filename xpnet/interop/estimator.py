@@ -12,7 +12,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 
-from xpnet import Backend, DataWarning, History, Model, NonFiniteError
+from xpnet import Backend, History, Model, NonFiniteError
+from xpnet.data import scan
 from xpnet.interop import fitting, lbfgs
 from xpnet.interop.admission import home
 from xpnet.interop.course import Course
@@ -27,6 +28,8 @@ REMEDIES = {
     "mend the schedule": "lower learning_rate_init, or alpha",
 }
 """What `Model` says should be done, in the words of an estimator's settings."""
+ADVICE = "input holds raw bytes"
+"""How the advice begins to add a Scale layer, which is not for this user to add."""
 
 
 @contextmanager
@@ -39,14 +42,6 @@ def all_or_nothing(estimator: Any) -> Iterator[None]:
         vars(estimator).clear()
         vars(estimator).update(before)
         raise
-
-
-@contextmanager
-def _no_layers_advised() -> Iterator[None]:
-    """Keep back the advice to add a Scale layer, which is not for this user to add."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "input holds raw bytes", DataWarning)
-        yield
 
 
 class Estimator(Fitted):
@@ -148,7 +143,7 @@ class Estimator(Fitted):
             course.go_on(self.t_, self._waited, best, model.theta)
         x, y, weights = given.arguments if self.shuffle else (given.in_order(batch), None, None)
         validation, called = None if held is None else held.validation, [*self.callbacks, course]
-        with _no_layers_advised(), course.rates(model):
+        with scan.unsaid(ADVICE), course.rates(model):
             try:
                 history = model.fit(x, y, epochs, batch, validation, called, progress=False, sample_weight=weights)
             except NonFiniteError as error:
@@ -170,7 +165,7 @@ class Estimator(Fitted):
     def _minimize(self, model: Model, given: Given, held: Given | None, again: bool) -> Self:
         """Let L-BFGS find θ, and keep the same."""
         decay = self._decay(len(given), given.weights)
-        with _no_layers_advised():
+        with scan.unsaid(ADVICE):
             history, iterations, loss = lbfgs.minimize(self, model, given, held, decay)
         self._remember(model, history, history.get("loss", []), again)
         self.n_iter_, self.t_, self._waited, self.loss_ = iterations, self.t_ if again else 0, 0, loss

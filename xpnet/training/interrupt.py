@@ -20,7 +20,7 @@ class Interrupt:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._ours:
+        if self._ours and signal.getsignal(signal.SIGINT) == self._ask:  # else somebody has set another meanwhile
             signal.signal(signal.SIGINT, self._before)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
