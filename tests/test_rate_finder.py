@@ -63,7 +63,7 @@ def test_the_rate_that_is_found_trains():
         model = xn.Model(net, xn.cross_entropy, optimizer, backend="numpy")
         found = xn.find_rate(model, images, labels)
         assert low < found.best < high
-        assert found.best == found.rates[np.argmin(found.smoothed)] / 10
+        assert found.best == pytest.approx(found.rates[np.argmin(found.smoothed)] / 10, rel=1e-12)
         model.adjust(lr=found.best)
         assert model.fit(images, labels, 2, 64, progress=False)["loss"][-1] < 0.8
 

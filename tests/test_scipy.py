@@ -91,7 +91,7 @@ def test_weights_and_sources_count_in_batches_as_all_at_once(backend, monkeypatc
     error = backend.asnumpy(model.net(backend.asarray(theta, dtype="float64"), backend.asarray(x))[0]) - y
     assert value == pytest.approx(float(np.average(error[:, 0] ** 2, weights=weights)), rel=1e-6)
     whole = model.objective(x, y)(theta)
-    monkeypatch.setattr("xpnet.training.step.BATCH", 9)
+    monkeypatch.setattr("xpnet.training.sizing.BATCH", 9)
     for data, right in (((x, y, weights), (value, gradient)), ((xn.Rows(x, y, weights),), (value, gradient))):
         found = model.objective(*data)(theta)
         assert found[0] == pytest.approx(right[0], rel=1e-6)

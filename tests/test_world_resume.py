@@ -32,11 +32,11 @@ PROGRAM = textwrap.dedent(
         start, go_on = 0, model.fit
     add, count = model.step.world.add, [0]
 
-    def counted(parts):
+    def counted(parts, *lent):
         count[0] += 1
         if count[0] == kill_at and model.step.world.rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        return add(parts)
+        return add(parts, *lent)
 
     model.step.world.add = counted
     history = go_on(xn.Rows(x, y, window=64), validation=100, checkpoint=path, every=3, **how)
