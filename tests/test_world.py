@@ -11,6 +11,7 @@ from launching import launched, mpiexec
 
 import xpnet as xn
 from xpnet import world
+from xpnet.backends import openblas
 from xpnet.world import alone
 
 PROGRAM = Path(__file__).with_name("ranks.py")
@@ -170,6 +171,41 @@ def test_shards_of_one_process_train_as_the_whole_batch(backend):
     for theta, history in zip(thetas[1:], histories[1:], strict=True):
         np.testing.assert_allclose(theta, thetas[0], atol=1e-6)
         np.testing.assert_allclose(history["val_loss"], histories[0]["val_loss"], rtol=1e-5)
+
+
+def test_running_means_of_shards_are_those_of_the_batch():
+    rng = np.random.default_rng(4)
+    x, y = rng.normal(3, 2, (64, 5)).astype(np.float32), rng.integers(0, 2, 64)
+    net = xn.Sequential(xn.BatchNorm(5), xn.Linear(5, 2))
+    means = []
+    for shards in (None, 4):
+        model = xn.Model(net, xn.cross_entropy, xn.SGD(0.1), backend="numpy", shards=shards)
+        model.fit(x, y, epochs=1, batch_size=32, progress=False)
+        means.append(model.buffers["0.running_mean"])
+    np.testing.assert_allclose(means[1], means[0], rtol=1e-5)
+
+
+def test_shards_are_computed_on_one_thread():
+    pools, seen = openblas.pools(), []
+    if not pools:
+        pytest.skip("NumPy's library for products has no number of threads that could be read")
+
+    def threads(prediction, target, weights=None):
+        seen.extend(pool.get() for pool in pools)
+        return np.float32(0)
+
+    x, y = np.zeros((8, 3), np.float32), np.zeros(8, np.int64)
+    before = [pool.get() for pool in pools]
+    try:
+        for pool in pools:
+            pool.put(2)
+        how = {"metrics": [threads], "backend": "numpy", "shards": 2}
+        model = xn.Model(xn.Linear(3, 2), xn.cross_entropy, xn.SGD(0.1), **how)
+        model.fit(x, y, epochs=1, batch_size=8, progress=False)
+    finally:
+        for pool, number in zip(pools, before, strict=True):
+            pool.put(number)
+    assert seen[-len(pools) :] == [1] * len(pools)  # in the step; a metric is tried beforehand
 
 
 def test_shards_are_kept_in_a_checkpoint(tmp_path):
