@@ -194,14 +194,14 @@ def test_shards_are_computed_on_one_thread():
         seen.extend(pool.get() for pool in pools)
         return np.float32(0)
 
-    x, y = np.zeros((8, 3), np.float32), np.zeros(8, np.int64)
+    x, y = np.zeros((64, 1024), np.float32), np.zeros(64, np.int64)  # enough for more threads
     before = [pool.get() for pool in pools]
     try:
         for pool in pools:
             pool.put(2)
         how = {"metrics": [threads], "backend": "numpy", "shards": 2}
-        model = xn.Model(xn.Linear(3, 2), xn.cross_entropy, xn.SGD(0.1), **how)
-        model.fit(x, y, epochs=1, batch_size=8, progress=False)
+        model = xn.Model(xn.Linear(1024, 1024), xn.cross_entropy, xn.SGD(0.1), **how)
+        model.fit(x, y, epochs=1, batch_size=64, progress=False)
     finally:
         for pool, number in zip(pools, before, strict=True):
             pool.put(number)
