@@ -73,7 +73,8 @@ def test_nodes_add_up_to_the_same_bits(results, run):
 @needs_mpi
 @pytest.mark.parametrize(
     ("run", "case"),
-    [(("numpy", ranks), case) for ranks in (2, 4) for case in SHARED] + [(("torch", 2), "synchronized")],
+    [(("numpy", ranks), case) for ranks in (2, 4) for case in SHARED]
+    + [(("torch", 2), "synchronized")] * ("torch" in backends()),
     ids=ids,
 )
 def test_ranks_train_what_one_process_does_but_for_the_order_of_sums(results, run, case):
