@@ -163,7 +163,8 @@ def test_without_shuffling_samples_come_as_they_lie(solver, weighted, backend):
     model = MLPRegressor(solver=solver, **how).fit(backend.asarray(x), backend.asarray(y), weights)
     theirs = TheirRegressor(solver=solver, **how)
     theirs.set_params(solver="sgd", learning_rate_init=1e-300, warm_start=True, max_iter=1).fit(x, y)
-    start = MLPRegressor(solver="sgd", **how | {"max_iter": 1}).set_params(learning_rate_init=1e-300).fit(x, y)
+    start = MLPRegressor(solver="sgd", backend="numpy", **how | {"max_iter": 1})
+    start.set_params(learning_rate_init=1e-300).fit(x, y)
     theirs.coefs_, theirs.intercepts_ = (
         [array.copy() for array in arrays] for arrays in (start.coefs_, start.intercepts_)
     )
