@@ -64,6 +64,26 @@ class Logger(Callback):
         self.write(model.state.t, numbers)
 
 
+class RunLogger(Logger):
+    """A logger whose lines belong to a run that its library keeps; a checkpoint has its id, so `resume` goes on with it."""
+
+    run = ""
+    """The run's id."""
+
+    def on_train_begin(self, model: "Model") -> None:
+        """Forget earlier runs."""
+        super().on_train_begin(model)
+        self.run = ""
+
+    def state(self) -> dict[str, Any]:
+        """The run."""
+        return {"run": self.run} if self.run else {}
+
+    def restore(self, model: "Model", state: dict[str, Any]) -> None:
+        """Go on with it."""
+        self.run = state["run"]
+
+
 def client(who: str, library: str) -> Any:
     """Import a logger's library, or say in one line what to install."""
     try:

@@ -2,16 +2,16 @@
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from xpnet.loggers.base import Logger, client, settings
+from xpnet.loggers.base import RunLogger, client, settings
 from xpnet.training.history import History
 
 if TYPE_CHECKING:
     from xpnet.model import Model
 
 
-class MLflow(Logger):
+class MLflow(RunLogger):
     """Writes metrics over the steps to the MLflow run that is active, or else to one of its own, called `name`.
 
         mlflow.set_tracking_uri(...); mlflow.set_experiment(...)
@@ -24,22 +24,9 @@ class MLflow(Logger):
 
     def __init__(self, name: str | None = None, steps: bool = False) -> None:
         super().__init__(steps)
-        self.name, self.run = name, ""
+        self.name = name
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it is read when mlflow is imported
         self._library, self._own = client("MLflow", "mlflow"), False
-
-    def on_train_begin(self, model: "Model") -> None:
-        """Forget earlier runs."""
-        super().on_train_begin(model)
-        self.run = ""
-
-    def state(self) -> dict[str, Any]:
-        """The run."""
-        return {"run": self.run} if self.run else {}
-
-    def restore(self, model: "Model", state: dict[str, Any]) -> None:
-        """Go on with it."""
-        self.run = state["run"]
 
     def open(self, model: "Model") -> None:
         """Take the active run, or begin one."""

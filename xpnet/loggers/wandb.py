@@ -4,14 +4,14 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from xpnet.loggers.base import Logger, client, settings
+from xpnet.loggers.base import RunLogger, client, settings
 from xpnet.training.history import History
 
 if TYPE_CHECKING:
     from xpnet.model import Model
 
 
-class WandB(Logger):
+class WandB(RunLogger):
     """Writes numbers over the steps to the W&B run that is active, or else to one of its own.
 
         model.fit(x, y, epochs=20, callbacks=[xn.loggers.WandB(project="digits")])
@@ -24,24 +24,11 @@ class WandB(Logger):
     def __init__(self, steps: bool = False, **settings: Any) -> None:
         super().__init__(steps)
         mode = os.environ.get("WANDB_MODE", "offline")
-        self.settings, self.run = {"mode": mode, **settings}, ""
+        self.settings = {"mode": mode, **settings}
         if self.settings["mode"] != "online":
             os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it is read when wandb is imported
         self._library, self._own = client("WandB", "wandb"), False
         self._active: Any = None
-
-    def on_train_begin(self, model: "Model") -> None:
-        """Forget earlier runs."""
-        super().on_train_begin(model)
-        self.run = ""
-
-    def state(self) -> dict[str, Any]:
-        """The run."""
-        return {"run": self.run} if self.run else {}
-
-    def restore(self, model: "Model", state: dict[str, Any]) -> None:
-        """Go on with it."""
-        self.run = state["run"]
 
     def open(self, model: "Model") -> None:
         """Take the active run, or begin one."""
