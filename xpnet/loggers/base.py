@@ -65,7 +65,7 @@ class Logger(Callback):
 
 
 class RunLogger(Logger):
-    """A logger whose lines belong to a run that its library keeps; a checkpoint has its id, so `resume` goes on with it."""
+    """A logger whose lines belong to a run that its library keeps, known to checkpoints, so that `resume` goes on."""
 
     run = ""
     """The run's id."""
