@@ -184,10 +184,9 @@ def layers(backend: Backend, quick: bool) -> Figures:
             def task(one: Backend, array: Any, rng: Any, made: Any = (layer, shape, dtype)) -> Sequence[Array]:
                 layer, shape, dtype = made
                 trial = draw_trial(layer, shape, one, dtype, training=True, key=12345)
-                y, pullback = trial.forward(*trial.arguments().values())
                 outs, finish = one.join(trial.theta, layer.layout)
-                found = pullback(trial.dy, True, outs)
-                return y, *found[: trial.moving], finish(found[trial.moving :])
+                found = trial.gradients(trial.dy, out=outs)
+                return trial.output(), *found[: trial.moving], finish(found[trial.moving :])
 
             errors.append(against_numpy(backend, dtype, task, PRODUCT, layer))
     return figures(errors, PRODUCT)

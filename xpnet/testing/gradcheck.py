@@ -28,6 +28,8 @@ FULL, RANDOM = 1000, 3
 
 Function: TypeAlias = Callable[..., tuple[Array, Callable[[Array], Sequence[Array]]]]
 """`function(*arrays) -> (y, pullback)`, with `pullback(dy) -> one gradient for each array`."""
+OnHosts: TypeAlias = Callable[..., list[np.ndarray]]
+"""A function of host arrays in float64 that returns such."""
 
 
 class Entry(NamedTuple):
@@ -112,36 +114,47 @@ def check_gradient(
     tolerance: float | None = None,
     who: str = "function",
 ) -> float:
-    """Compare any function's pullback with central differences, for every argument; return the worst error."""
+    """Compare any function's pullback with central differences, for every argument; return the worst error.
+
+    On a library that compiles, the function and its pullback are compiled, as in training.
+    """
     chosen = find_backend(backend)
     tolerance = TOLERANCE if tolerance is None else tolerance
-
-    def evaluate(**hosts: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], list[np.ndarray]]]:
-        arrays = [chosen.asarray(host.copy(), dtype="float64") for host in hosts.values()]
-        y, pullback = function(*arrays)
-        return chosen.asnumpy(y), lambda dy: [
-            np.array(chosen.asnumpy(g)) for g in pullback(chosen.asarray(dy, dtype="float64"))
-        ]
-
-    outputs, inputs = evaluate(**arguments)[0].size, sum(a.size for a in arguments.values())
+    value = _on_hosts(chosen, lambda *arrays: function(*arrays)[:1])
+    pull = _on_hosts(chosen, lambda dy, *arrays: tuple(function(*arrays)[1](dy)))
+    y = value(*arguments.values())[0]
+    outputs, inputs = y.size, sum(a.size for a in arguments.values())
     if not outputs or not inputs:
         raise ValueError(f"{who}: nothing to compare, input or output is empty: use a batch of at least 1")
     full = outputs + 2 * inputs <= FULL
-    entries = _compare(evaluate, arguments, None if full else generator(seed, "gradcheck/directions"))
+    entries = _compare(value, pull, arguments, None if full else generator(seed, "gradcheck/directions"))
     worst = max(entries, key=lambda entry: math.inf if math.isnan(entry.error) else entry.error)
     if not worst.error <= tolerance:
         raise AssertionError(f"{who} on {chosen.name}: {worst} (tolerance {tolerance:.1e})")
     return worst.error
 
 
-def _compare(evaluate: Any, arguments: dict[str, np.ndarray], rng: np.random.Generator | None) -> Iterator[Entry]:
+def _on_hosts(backend: Backend, function: Callable[..., Sequence[Array]]) -> OnHosts:
+    """Return a function of arrays, compiled where the library compiles, as one of host arrays in float64."""
+    compiled = backend.jit(function)
+
+    def call(*hosts: np.ndarray) -> list[np.ndarray]:
+        made = compiled(*(backend.asarray(host.copy(), dtype="float64") for host in hosts))
+        return [np.array(backend.asnumpy(array)) for array in made]
+
+    return call
+
+
+def _compare(
+    value: OnHosts, pull: OnHosts, arguments: dict[str, np.ndarray], rng: np.random.Generator | None
+) -> Iterator[Entry]:
     """Yield, for each argument a, the worst of ⟨u, ∂y/∂a v⟩: from backward as ⟨∂y/∂aᵀ u, v⟩, and from differences.
 
     u and v are all unit vectors, and the numbers so the Jacobian's entries; given `rng`, a few random directions.
     """
-    y = evaluate(**arguments)[0]
+    y = value(*arguments.values())[0]
     us = _directions(y.size, rng)
-    pulled = [evaluate(**arguments)[1](u.reshape(y.shape)) for u in us]
+    pulled = [pull(u.reshape(y.shape), *arguments.values()) for u in us]
     for name, gradients, a in zip(arguments, zip(*pulled, strict=True), arguments.values(), strict=True):
         for g in gradients:
             assert g.shape == a.shape, f"the gradient of {name} has shape {g.shape}, not {a.shape}"
@@ -150,7 +163,7 @@ def _compare(evaluate: Any, arguments: dict[str, np.ndarray], rng: np.random.Gen
         vs = _directions(a.size, rng)
         rows = np.stack([g.reshape(-1) for g in gradients])
         backward = rows @ vs.T
-        difference = us @ np.stack([_difference(evaluate, arguments, name, v.reshape(a.shape)) for v in vs], axis=1)
+        difference = us @ np.stack([_difference(value, arguments, name, v.reshape(a.shape)) for v in vs], axis=1)
         largest = np.max(np.abs(difference)) if rng is None else np.max(np.linalg.norm(rows, axis=1))
         unit = max(float(largest), float(np.max(np.abs(y))), float(np.finfo(float).tiny))
         unit_name = "the largest entry or output" if rng is None else "the gradient's norm or the largest output"
@@ -161,10 +174,11 @@ def _compare(evaluate: Any, arguments: dict[str, np.ndarray], rng: np.random.Gen
         yield Entry(place, float(backward[k, j]), float(difference[k, j]), unit, unit_name)
 
 
-def _difference(evaluate: Any, arguments: dict[str, np.ndarray], name: str, v: np.ndarray) -> np.ndarray:
+def _difference(value: OnHosts, arguments: dict[str, np.ndarray], name: str, v: np.ndarray) -> np.ndarray:
     """Return (f(a + h v) − f(a − h v)) / 2h as one row of numbers, v of length 1, 2h as it came out after rounding."""
     ahead, behind = arguments[name] + STEP * v, arguments[name] - STEP * v
-    rise = evaluate(**arguments | {name: ahead})[0] - evaluate(**arguments | {name: behind})[0]
+    above, below = (value(*(arguments | {name: a}).values())[0] for a in (ahead, behind))
+    rise = above - below
     return np.asarray(rise.reshape(-1) / np.sum((ahead - behind) * v))
 
 

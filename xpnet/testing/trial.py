@@ -1,8 +1,10 @@
 """A layer with arrays to try it on: how every check draws them, runs forward, and asks the pullback."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from operator import index
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -17,11 +19,13 @@ Pull: TypeAlias = Callable[..., tuple[Array, ...]]
 """`pull(dy, need_dx=True, out=None) -> (dx, *gradients)`."""
 
 
-class Trial(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Trial:
     """A layer, where and how it runs, and arrays: θ flat and in windows, x, a dy of the output's shape, buffers.
 
     x is an array, or a tuple of several inputs; inputs that are tokens have no gradient and stay as they are. A layer
-    of `Shared` ones is given each window as often as it needs it.
+    of `Shared` ones is given each window as often as it needs it. `output` and `gradients` are compiled, where the
+    library compiles; `forward` is not.
     """
 
     layer: Layer
@@ -54,11 +58,24 @@ class Trial(NamedTuple):
 
     def output(self) -> Array:
         """Return the value."""
-        return self.forward(*self.arguments().values())[0]
+        return self._value(*self.arguments().values())
 
     def gradients(self, dy: Array, need_dx: bool = True, out: Sequence[Any] | None = None) -> tuple[Array, ...]:
         """Return dx, one for each input of numbers, and the windows' gradients."""
-        return self.forward(*self.arguments().values())[1](dy, need_dx, out)
+        pull = self._pull if need_dx else self._pull_params
+        return pull(dy, out, *self.arguments().values())
+
+    @cached_property
+    def _value(self) -> Callable[..., Array]:
+        return self.backend.jit(lambda *arrays: self.forward(*arrays)[0])
+
+    @cached_property
+    def _pull(self) -> Callable[..., tuple[Array, ...]]:
+        return self.backend.jit(lambda dy, out, *arrays: self.forward(*arrays)[1](dy, True, out))
+
+    @cached_property
+    def _pull_params(self) -> Callable[..., tuple[Array, ...]]:
+        return self.backend.jit(lambda dy, out, *arrays: self.forward(*arrays)[1](dy, False, out))
 
     @property
     def tokens(self) -> tuple[int, ...]:
