@@ -1,4 +1,5 @@
 import os
+from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 import pytest
@@ -16,13 +17,33 @@ settings.register_profile("long", settings.get_profile("xpnet"), max_examples=80
 settings.load_profile("xpnet")
 
 
+SOON = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+)
+"""Has XLA compile soon rather than well; at a flag that it does not know it ends the process."""
+TRIED = (0, 6), (0, 11)
+"""From which version of JAX on these flags are known, and before which one."""
+
+
+def compile_soon():
+    """Let JAX compile the tests' thousands of tiny programs quickly; `xpnet selfcheck` is tested as users have it."""
+    try:
+        found = tuple(map(int, version("jax").split(".")[:2]))
+    except (PackageNotFoundError, ValueError):
+        return
+    if TRIED[0] <= found < TRIED[1]:
+        os.environ.setdefault("XLA_FLAGS", SOON)
+
+
 def pytest_addoption(parser):
     text = "run what takes a backend on the real CuPy, its CUDA driver played by the CPU: see tests/standin"
     parser.addoption("--stand-in", action="store_true", help=text)
 
 
 def pytest_configure(config):
-    """Let JAX keep what it compiles; install the stand-in, if it was asked for, and choose the tests that it is for."""
+    """Let JAX compile soon and keep it; install the stand-in, if it was asked for, and choose the tests it is for."""
+    compile_soon()
     if hasattr(config, "cache"):
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax")))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
