@@ -3,12 +3,14 @@
 import argparse
 import datetime
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from benchmarks import contenders, cpu, gpu, harness, machine, measures, report
-from xpnet.files.writer import write_text
+from xpnet.errors import CheckpointError
+from xpnet.files.writer import check, write_text
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -21,9 +23,10 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     for name, plan, known in (("cpu", cpu, contenders.CPU), ("gpu", gpu, contenders.GPU)):
         one = commands.add_parser(name, help=(plan.__doc__ or "").partition(": ")[2])
         one.add_argument("--quick", action="store_true", help="a tenth of the data, two rounds: to see that it works")
-        one.add_argument("--nets", nargs="+", default=[], metavar="784-128-10")
+        one.add_argument("--nets", nargs="+", default=[], type=net, metavar="784-128-10")
         one.add_argument("--contenders", nargs="+", default=[], choices=[c.name for c in known], metavar="NAME")
-        one.add_argument("--parts", nargs="+", default=list(plan.PARTS), choices=plan.PARTS)
+        parts = ", ".join(plan.PARTS)
+        one.add_argument("--parts", nargs="+", default=list(plan.PARTS), choices=plan.PARTS, metavar="NAME", help=parts)
         one.add_argument("--repeats", type=int, help="rounds, the first epoch of each contender not counted")
         one.add_argument("--seeds", type=int, help="processes that each contender trains to 97.5 %%")
         one.add_argument("--threads", type=int, help="threads of every library (default: each library's own choice)")
@@ -32,13 +35,20 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
         if name == "cpu":
             one.add_argument("--full", action="store_true", help="all nets, batches and optimizers")
             one.add_argument("--batches", nargs="+", type=int, default=[])
-            one.add_argument("--optimizers", nargs="+", default=[], choices=cpu.OPTIMIZERS)
+            one.add_argument("--optimizers", nargs="+", default=[], choices=cpu.OPTIMIZERS, metavar="NAME")
         one.set_defaults(device="cpu") if name == "cpu" else one.add_argument("--device", default="cuda")
     guard = commands.add_parser("guard", help="counts that do not depend on the machine's mood, against their limits")
     guard.add_argument("--update", action="store_true", help="make the present counts the limits")
     page = commands.add_parser("report", help="write Markdown, picture and the README's part from a run's JSON")
     page.add_argument("path", type=Path)
     return parser.parse_args(words)
+
+
+def net(text: str) -> str:
+    """Read the sizes of a network's layers, and leave them as they are."""
+    if not re.fullmatch(r"[1-9]\d*(-[1-9]\d*)+", text):
+        raise argparse.ArgumentTypeError(f"must be sizes such as 784-128-10, got {text}")
+    return text
 
 
 def run(args: argparse.Namespace) -> str | None:
@@ -50,6 +60,7 @@ def run(args: argparse.Namespace) -> str | None:
     date = datetime.date.today().isoformat()
     path = args.json or HERE / args.command / f"{date}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
+    check(path)
     chosen = contenders.choose(known, args.contenders)
     with harness.bench(chosen, [sys.executable, *args.peer_python], machine.threads(args.threads)) as bench:
         results: dict[str, Any] = {
@@ -78,15 +89,18 @@ def save(results: dict[str, Any], path: Path) -> None:
 def main() -> None:
     """Do what the command line says."""
     args = arguments()
-    if args.command == "report":
-        for file in report.write(args.path, README):
-            print(file)
-    elif args.command == "guard":
-        from benchmarks.guard import check
+    try:
+        if args.command == "report":
+            for file in report.write(args.path, README):
+                print(file)
+        elif args.command == "guard":
+            from benchmarks import guard
 
-        sys.exit(check(args.update))
-    else:
-        sys.exit(run(args))
+            sys.exit(guard.check(args.update))
+        else:
+            sys.exit(run(args))
+    except (CheckpointError, FileNotFoundError, IsADirectoryError) as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

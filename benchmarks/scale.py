@@ -141,7 +141,7 @@ def page(report: dict[str, Any]) -> str:
 def main() -> None:
     """Measure all parts, and write the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
-    parser.add_argument("--part", choices=PARTS, help="do this one here and print its figures")
+    parser.add_argument("--part", choices=PARTS, metavar="NAME", help="do this one here and print its figures")
     parser.add_argument("--save", type=Path, metavar="PATH", help="only write the model that `load` reads")
     parser.add_argument("--xpnet", type=Path, metavar="FOLDER", help="the sources of another version, to compare with")
     args = parser.parse_args()

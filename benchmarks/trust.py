@@ -304,8 +304,8 @@ def shown(value: Any) -> str:
 def main() -> None:
     """Do all parts, or those named, and write the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.trust", description=__doc__)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--part", choices=PARTS, help="do this one here and print its result")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="NAME", help=", ".join(PARTS))
+    parser.add_argument("--part", choices=PARTS, metavar="NAME", help="do this one here and print its result")
     args = parser.parse_args()
     if args.part:
         print(json.dumps(measure(args.part), ensure_ascii=False))

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import mnist
 import numpy as np
 from tqdm import tqdm
 
 import xpnet as xn
 from xpnet import plot
-from xpnet.files.writer import write_text
+from xpnet.files.writer import check, write_text
 
 ACTIVATIONS = {"ReLU": (xn.ReLU, "he"), "tanh": (xn.Tanh, "glorot"), "sigmoid": (xn.Sigmoid, "glorot")}
 """Each activation with the initializer that goes with it."""
@@ -265,20 +266,21 @@ highest.
 """
 
 
-def main() -> None:
+def program() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="two seeds, three epochs")
-    parser.add_argument("--seeds", type=int, help="how often each network is trained (5)")
-    parser.add_argument("--epochs", type=int, help="epochs of each training run (20)")
+    parser.add_argument("--seeds", type=mnist.positive, help="how often each network is trained (5)")
+    parser.add_argument("--epochs", type=mnist.positive, help="epochs of each training run (20)")
     parser.add_argument("--backend", help="where to train: auto, numpy, cupy, torch, jax")
     parser.add_argument("--out", type=Path, help="the folder of the report")
     options = parser.parse_args()
     seeds, epochs = options.seeds or (2 if options.quick else 5), options.epochs or (3 if options.quick else 20)
     out = options.out or Path(__file__).with_name("lab-quick" if options.quick else "lab")
     setups = [Setup(1, ""), *(Setup(k, activation) for k in (2, 3) for activation in ACTIVATIONS)]
-    seconds = run(setups, seeds, epochs, options.backend)
     chosen = xn.backend(options.backend)
     out.mkdir(parents=True, exist_ok=True)
+    check(out / "README.md")  # before minutes of training
+    seconds = run(setups, seeds, epochs, options.backend)
     pictures(setups, out)
     device, quick = f"{chosen.name} on {chosen.device}", " --quick" * options.quick
     write_text(out / "README.md", report(setups, seeds, epochs, seconds, device, quick))
@@ -286,4 +288,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    mnist.main(program)

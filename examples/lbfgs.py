@@ -3,6 +3,7 @@
 `python examples/lbfgs.py [backend]`
 """
 
+import argparse
 import sys
 
 import numpy as np
@@ -14,15 +15,16 @@ try:
 except ImportError:
     sys.exit("this example needs SciPy: pip install scipy")
 
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("backend", nargs="?", help="auto, numpy, cupy, torch, jax or strict, perhaps with a device: cupy:1")
+
 # 400 points of a curve in the plane, a little noise on them; the noise's mean square, 1e-4, is the best there is.
 rng = np.random.default_rng(0)
 x = rng.uniform(-3, 3, (400, 1))
 y = np.sin(2 * x) * np.exp(-0.2 * x * x) + rng.normal(0, 0.01, x.shape)
 
 net = xn.Sequential(xn.Linear(1, 32), xn.Tanh(), xn.Linear(32, 32), xn.Tanh(), xn.Linear(32, 1))
-model = xn.Model(
-    net, xn.mean_squared_error, xn.Adam(3e-3), backend=sys.argv[1] if len(sys.argv) > 1 else None, dtype="float64"
-)
+model = xn.Model(net, xn.mean_squared_error, xn.Adam(3e-3), backend=parser.parse_args().backend, dtype="float64")
 start = model.backend.asnumpy(model.theta).copy()
 
 history = model.fit(x, y, epochs=300, batch_size=len(x), progress=False)

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import platform
 import sys
 import time
@@ -13,7 +12,7 @@ from typing import Any
 started = time.perf_counter()
 
 import xpnet as xn  # noqa: E402
-from xpnet.files.writer import write_text  # noqa: E402
+from xpnet.files.writer import check, write_text  # noqa: E402
 
 ACTIVATIONS = {"relu": xn.ReLU, "leaky_relu": xn.LeakyReLU, "tanh": xn.Tanh, "sigmoid": xn.Sigmoid}
 ACTIVATIONS |= {"gelu": xn.GELU, "silu": xn.SiLU}
@@ -35,7 +34,8 @@ def common_arguments(description: str | None, epochs: int, optimizer: str) -> ar
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--backend", help="auto, numpy, cupy, torch, jax or strict, perhaps with a device: cupy:1")
     parser.add_argument("--world", help="mpi: train on all processes that mpiexec started")
-    parser.add_argument("--optimizer", choices=OPTIMIZERS, default=optimizer)
+    named = ", ".join(OPTIMIZERS)
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default=optimizer, metavar="NAME", help=named)
     parser.add_argument(
         "--lr", type=above_zero, help="the highest learning rate of a one-cycle schedule (default: by optimizer)"
     )
@@ -83,9 +83,10 @@ def above_zero(text: str) -> float:
 
 def writable(text: str) -> str:
     """Read the path of a file that can be written, before hours of training find out that it cannot."""
-    folder = os.path.dirname(text) or "."
-    if os.path.isdir(text) or not os.access(folder, os.W_OK):
-        raise argparse.ArgumentTypeError(f"cannot write {text}: no such folder, or not yours")
+    try:
+        check(text)
+    except xn.CheckpointError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return text
 
 
@@ -163,8 +164,11 @@ def report(args: argparse.Namespace, model: xn.Model, history: xn.History, found
 
 def main(program: Callable[[], None]) -> None:
     """Run a program; end with one line for what went wrong with its input, its device or its numbers."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # not every encoding has the → of a summary
     try:
         program()
+    except KeyboardInterrupt:
+        sys.exit(130)
     except (xn.BackendError, xn.DataError, xn.ShapeError, xn.NonFiniteError, xn.CheckpointError, OSError) as error:
         sys.exit(f"error: {error}")
 

@@ -3,13 +3,16 @@
 `python examples/theta.py [backend]`
 """
 
+import argparse
 import sys
 
 import numpy as np
 
 import xpnet as xn
 
-backend = xn.backend(sys.argv[1] if len(sys.argv) > 1 else None)
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("backend", nargs="?", help="auto, numpy, cupy, torch, jax or strict, perhaps with a device: cupy:1")
+backend = xn.backend(parser.parse_args().backend)
 
 points, labels = xn.datasets.spirals(400)  # no straight line separates them
 

@@ -1,5 +1,8 @@
+import errno
+import io
 import os
 import re
+import signal
 import subprocess
 import sys
 from importlib.metadata import version
@@ -8,8 +11,11 @@ from pathlib import Path
 import pytest
 
 import xpnet as xn
-from xpnet import selfcheck
+from xpnet import cli, selfcheck
 from xpnet.cli import main
+from xpnet.selfcheck import training
+
+TABLE = str(Path(__file__).parents[1] / "benchmarks" / "selfcheck" / "numpy.json")
 
 
 def test_doctor_prints_every_backend(capsys, monkeypatch):
@@ -83,20 +89,138 @@ def run(*words, stdout=subprocess.PIPE, **environment):
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_reader_that_has_left_is_no_traceback(unbuffered):
-    table = os.path.join(os.path.dirname(__file__), "..", "benchmarks", "selfcheck", "numpy.json")
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        status, said = run("selfcheck", "--table", table, stdout=writer, PYTHONUNBUFFERED=unbuffered)
+        status, said = run("selfcheck", "--table", TABLE, stdout=writer, PYTHONUNBUFFERED=unbuffered)
     finally:
         os.close(writer)
     assert (status, said) == (141, "")
 
 
-def test_without_a_standard_output_the_status_still_tells():
-    shell = f'exec "{sys.executable}" -m xpnet selfcheck --table nothing.json >&-'
-    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=120, check=False)
-    assert (done.returncode, done.stderr) == (2, "cannot read nothing.json: No such file or directory\n")
+def test_a_reader_that_has_left_as_windows_says_it(monkeypatch, capsys):
+    class Left(io.TextIOBase):
+        def write(self, text):
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(sys, "stdout", Left())
+    assert main(["selfcheck", "--table", TABLE]) == 2  # elsewhere it is another error
+    assert capsys.readouterr().err == "xpnet: [Errno 22] Invalid argument\n"
+    monkeypatch.setattr(cli, "GONE", (errno.EPIPE, errno.EINVAL))
+    assert main(["selfcheck", "--table", TABLE]) == 141
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize(
+    ("words", "where", "status", "said"),
+    [
+        (["--version"], ">&-", 0, f"xpnet {version('xpnet')}\n"),
+        (["selfcheck", "--table", TABLE], ">&-", 0, ""),
+        (["selfcheck", "--table", "nothing.json"], ">&-", 2, "cannot read nothing.json: No such file or directory\n"),
+        (["selfcheck", "--table", "nothing.json"], "2>&-", 2, ""),
+        (["selfcheck", "--table", TABLE], ">/dev/full", 2, "xpnet: [Errno 28] No space left on device\n"),
+        (["--help"], ">/dev/full", 2, "xpnet: [Errno 28] No space left on device\n"),
+        (["doctor"], ">/dev/full", 2, "xpnet: [Errno 28] No space left on device\n"),
+        (["selfcheck", "--table", "nothing.json"], "2>/dev/full", 2, ""),
+        (["selfcheck", "--table", TABLE], ">/dev/full 2>/dev/full", 2, ""),
+    ],
+)
+def test_with_nowhere_to_print_the_status_still_tells(words, where, status, said):
+    if "full" in where and not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full, which Linux has")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    shell = ['exec "$0" "$@" ' + where, sys.executable, "-m", "xpnet", *words]
+    done = subprocess.run(
+        ["sh", "-c", *shell], capture_output=True, text=True, timeout=120, check=False, env=environment
+    )
+    assert (done.returncode, done.stderr) == (status, said)
+
+
+def test_what_an_encoding_has_not_is_spelt_out(monkeypatch):
+    def fails(backend, quick):
+        """Fail in the words of a check."""
+        raise AssertionError("θ is off by 1 of Σ|aᵢ|")
+
+    monkeypatch.setattr(selfcheck, "CHECKS", (fails,))
+    for encoding, said in (("ascii", r"\u03b8 is off by 1 of \u03a3|a\u1d62|"), ("utf-8", "θ is off by 1 of Σ|aᵢ|")):
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+        assert main(["selfcheck", "--backend", "numpy"]) == 1
+        assert f": {said}\n" in sys.stdout.buffer.getvalue().decode(encoding).replace("\r", "")
+
+
+@pytest.mark.posix
+def test_ctrl_c_ends_the_checks_without_a_traceback():
+    words = [sys.executable, "-u", "-m", "xpnet", "selfcheck", "--backend", "numpy"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline().startswith("ok ")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (130, "")
+    assert "checks passed" not in out
+
+
+def test_ctrl_c_while_mnist_is_learnt_is_no_failed_check(monkeypatch, capsys):
+    """A fit takes the first Ctrl-C for a wish to end in peace."""
+    fit = xn.Model.fit
+
+    def pressed(model, *data, epochs, **how):
+        stop = xn.Callback()
+        stop.on_epoch_end = lambda model, history: signal.raise_signal(signal.SIGINT)
+        return fit(model, *(array[:256] for array in data), epochs=epochs, callbacks=[stop], **how)
+
+    monkeypatch.setattr(xn.Model, "fit", pressed)
+    monkeypatch.setattr(selfcheck, "CHECKS", (training.mnist,))
+    assert main(["selfcheck", "--backend", "numpy"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_checks_that_python_has_taken_out_are_not_run():
+    done = subprocess.run(
+        [sys.executable, "-O", "-m", "xpnet", "selfcheck", "--backend", "numpy"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    said = "python -O takes the checks out: run the selfcheck without it\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
+@pytest.mark.parametrize("words", [[], ["doctor"], ["selfcheck"], ["play"]])
+@pytest.mark.parametrize("columns", [60, 80])
+def test_help_fits(words, columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with pytest.raises(SystemExit):
+        main([*words, "--help"])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= columns
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize("words", [["--help"], ["doctor"], ["selfcheck", "--table", TABLE]])
+def test_a_screen_that_wants_no_colours_gets_none(words):
+    """Python's own help has colours from 3.14 on."""
+    import pty
+
+    leader, follower = pty.openpty()
+    how = {"env": os.environ | {"NO_COLOR": "1", "TERM": "xterm-256color"}, "stdout": follower, "stderr": follower}
+    with subprocess.Popen([sys.executable, "-m", "xpnet", *words], **how) as process:
+        os.close(follower)
+        seen = b""
+        while piece := seen_of(leader):
+            seen += piece
+    os.close(leader)
+    assert process.returncode == 0
+    assert b"xpnet" in seen
+    assert b"\x1b" not in seen
+
+
+def seen_of(screen):
+    """Return what came to a terminal, nothing at its end, which Linux calls an error."""
+    try:
+        return os.read(screen, 4096)
+    except OSError:
+        return b""
 
 
 def test_doctor_survives_a_backend_that_breaks(capsys, monkeypatch):
@@ -130,21 +254,51 @@ def test_a_file_that_is_no_result_is_told_in_one_line(name, tmp_path, capsys):
     assert err.startswith((f"cannot read {path}: ", f"{path} is not what `xpnet selfcheck --json` writes ("))
 
 
-@pytest.mark.parametrize("place", ["", "file.txt/x.json"])
-def test_a_place_that_cannot_be_written_is_refused_before_the_checks(place, tmp_path, capsys, monkeypatch):
+PLACES = {
+    "nothing": "",
+    "a folder": "{folder}",
+    "in a file": "{folder}/file.txt/x.json",
+    "a pipe": "{folder}/pipe",
+    "a link to a pipe": "{folder}/link",
+    "a pipe without a name": "/dev/fd/{pipe}",
+    "a device": "/dev/null",
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_place_that_cannot_be_written_is_refused_before_the_checks(name, tmp_path, capsys, monkeypatch):
     (tmp_path / "file.txt").write_text("here already")
+    reader, writer = os.pipe()
+    if "pipe" in name or "device" in name:
+        if not os.path.exists(f"/dev/fd/{writer}"):
+            pytest.skip("needs /dev")
+        os.mkfifo(tmp_path / "pipe")
+        (tmp_path / "link").symlink_to("pipe")
+    place = PLACES[name].format(folder=tmp_path, pipe=writer)
     monkeypatch.setattr(selfcheck, "run", lambda *_: pytest.fail("the checks ran"))
-    assert main(["selfcheck", "--json", str(tmp_path / place)]) == 2
+    try:
+        assert main(["selfcheck", "--json", place]) == 2
+    finally:
+        os.close(reader)
+        os.close(writer)
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
-    assert err.startswith(f"cannot write {tmp_path / place}: ")
+    assert err.startswith(f"cannot write {place}: ")
+
+
+def test_the_folder_of_a_result_is_made(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(selfcheck, "CHECKS", ())
+    path = tmp_path / "new" / "folder" / "x.json"
+    assert main(["selfcheck", "--backend", "numpy", "--json", str(path)]) == 0
+    assert path.exists()
 
 
 def test_a_folder_without_the_right_to_write_is_refused_before_the_checks(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(selfcheck, "run", lambda *_: pytest.fail("the checks ran"))
     monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
     assert main(["selfcheck", "--json", str(tmp_path / "x.json")]) == 2
-    assert "may not be written" in capsys.readouterr().err
+    text = f"cannot write {tmp_path / 'x.json'}: {os.strerror(errno.EACCES)}; what was there is untouched\n"
+    assert capsys.readouterr().err == text
     assert not list(tmp_path.iterdir())
 
 

@@ -86,8 +86,8 @@ def test_mnist_trains_saves_and_reports(tmp_path):
         (["--lr", "0"], 2, f"{REFUSED} --lr: must be above 0"),
         (["--lr", "nan"], 2, f"{REFUSED} --lr: must be above 0"),
         (["--seed", "-1"], 2, f"{REFUSED} --seed: must be at least 0"),
-        (["--save", "/no/folder/x"], 2, f"{REFUSED} --save: cannot write /no/folder/x: no such folder, or not yours"),
-        (["--json", "/"], 2, f"{REFUSED} --json: cannot write /: no such folder, or not yours"),
+        (["--save", "/no/folder/x"], 2, f"{REFUSED} --save: cannot write /no/folder/x: "),
+        (["--json", "/"], 2, f"{REFUSED} --json: cannot write /: "),
         (
             ["--backend", "numpy", "--layers", "784,16,16,10", "--optimizer", "sgd", "--lr", "1e20", "--epochs", "1"],
             1,
@@ -206,3 +206,38 @@ def test_mnist_goes_on_from_a_checkpoint(tmp_path):
     again = run("mnist.py", "--backend", "numpy", "--resume", path)
     assert again.returncode == 1
     assert again.stderr.startswith("error: there is nothing to resume")
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in EXAMPLES.glob("*.py")))
+def test_help_fits_eighty_columns(script):
+    pytest.importorskip("matplotlib" if script == "lab.py" else "numpy")
+    if script == "lbfgs.py":
+        pytest.importorskip("scipy")
+    done = run(script, "--help", COLUMNS="80")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: {script} [-h]")
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_summary_is_printed_in_an_encoding_without_its_arrow(encoding):
+    settings = ["--backend", "numpy", "--epochs", "1", "--layers", "784,10"]
+    done = run("mnist.py", *settings, PYTHONIOENCODING=encoding, PYTHONUTF8="0")
+    assert (done.returncode, complaints(done)) == (0, [])
+    assert r"Linear(784\u219210)" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seeds", "0"], "lab.py: error: argument --seeds: must be at least 1"),
+        (["--backend", "abacus"], 'error: unknown backend "abacus": choose one of '),
+        (["--out", "/dev/null"], "error: [Errno 17] File exists: '/dev/null'"),
+    ],
+)
+def test_lab_refuses_in_one_line_and_before_training(arguments, message):
+    pytest.importorskip("matplotlib")
+    done = run("lab.py", "--quick", *arguments)
+    assert done.returncode > 0
+    assert done.stderr.splitlines()[-1].startswith(message)
+    assert "Traceback" not in done.stderr

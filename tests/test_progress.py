@@ -294,7 +294,8 @@ def test_eighty_columns_hold_a_bar_and_two_numbers():
     line = drawn(80, loss="0.1234", accuracy="0.9612")
     assert re.fullmatch(r"epoch 3/12  45%\|[#\d]+ *\| loss=0.1234, accuracy=0.9612, 00:12 left", line)
     assert len(line) == 80
-    assert drawn(None, **NUMBERS) == drawn(80, **NUMBERS), "a screen that does not say how wide it is"
+    for unknown in (None, 0, -1):
+        assert drawn(unknown, **NUMBERS) == drawn(80, **NUMBERS), "a screen that does not say how wide it is"
 
 
 def test_a_finished_epoch_has_its_numbers_in_place_of_the_bar():

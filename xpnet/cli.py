@@ -1,29 +1,52 @@
 """The command line: `xpnet doctor` tells what can be used here, and what to do about the rest."""
 
 import argparse
+import errno
+import io
 import os
 import platform
 import sys
+from contextlib import suppress
 
 from xpnet.backends import backend, examine
 from xpnet.errors import BackendError, CheckpointError, DataError
 from xpnet.version import __version__
 
-LEFT = 128 + 13
-"""The status of a program whose reader has left, as a shell reports SIGPIPE."""
+INTERRUPTED, LEFT = 128 + 2, 128 + 13
+"""The status after Ctrl-C, and of a program whose reader has left, as a shell reports SIGINT and SIGPIPE."""
+GONE = (errno.EPIPE, errno.EINVAL) if os.name == "nt" else (errno.EPIPE,)
+"""How a system says that a reader has left."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; return the exit status."""
+    """Run a command; return the exit status: 1 if a check fails, 2 if something cannot be used, read or written."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: not every encoding has a θ
     try:
         try:
             return command(arguments)
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain when it flushes
-        return LEFT
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as error:
+        return unwritten(error)
+
+
+def unwritten(error: OSError) -> int:
+    """Say that there is nowhere to print, but for a reader that has left; let Python's own end be silent about it."""
+    left = error.errno in GONE
+    if not left:
+        with suppress(OSError):
+            print(f"xpnet: {error}", file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return LEFT if left else 2
 
 
 def command(arguments: list[str] | None) -> int:
@@ -83,10 +106,10 @@ def selfcheck(backend: str, json: str | None, quick: bool, table: list[str] | No
         if table:
             print(checks.table(table))
             return 0
-        if json:
+        if json is not None:
             checks.reserve(json)  # before the checks, which take minutes
         result = checks.run(backend, quick)
-        if json:
+        if json is not None:
             checks.save(result, json)
     except (BackendError, CheckpointError, DataError) as error:
         print(error, file=sys.stderr)

@@ -40,7 +40,7 @@ def play(port: int = 0, browser: bool = True, backend: str = "auto") -> int:
     try:
         listening = socket.create_server((LOOPBACK, port), backlog=64)
     except OSError as error:
-        why = f"cannot listen on port {port} of {LOOPBACK} ({error.strerror})"
+        why = f"cannot listen on port {port} of {LOOPBACK} ({str(error.strerror).partition(' (while')[0]})"
         return refuse(f"{why}: leave --port out to get a free one")
     with listening, suppress(KeyboardInterrupt):
         token = secrets.token_urlsafe(24)

@@ -6,11 +6,11 @@ worst error that it found beside the tolerance. What is written to a file says w
 
 import hashlib
 import json
-import os
 import platform
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import array_api_compat
 import numpy as np
 
 from xpnet.backends import Backend
-from xpnet.errors import CheckpointError, DataError
+from xpnet.errors import BackendError, DataError
 from xpnet.files import storage
 from xpnet.selfcheck import numbers, training
 from xpnet.testing.backends import open_backend
@@ -54,7 +54,7 @@ def run(name: str, quick: bool = False, show: bool = True) -> dict[str, Any]:
 def examine(backend: Backend, quick: bool = False, show: bool = True) -> dict[str, Any]:
     """Run every check on a backend; return what was found, on what, with what, and when."""
     if not __debug__:
-        raise RuntimeError("python -O takes the checks out: run the selfcheck without it")
+        raise BackendError("python -O takes the checks out: run the selfcheck without it")
     begun = time.perf_counter()
     with np.errstate(all="ignore"):
         done = [one(check, backend, quick, show) for check in CHECKS]
@@ -116,17 +116,9 @@ def about(backend: Backend) -> dict[str, Any]:
 
 def reserve(path: str) -> None:
     """Make the folder of a result that will be saved; CheckpointError, in one line, if it cannot be saved there."""
-    folder = Path(path).parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if Path(path).is_dir():
-            raise IsADirectoryError(0, "it is a folder")
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(0, f"{folder} may not be written")
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot write {path}: {error.strerror or error}: name a file in a folder of yours"
-        ) from None
+    with suppress(OSError):  # of which the check speaks
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    storage.check(path)
 
 
 def save(result: dict[str, Any], path: str) -> None:

@@ -23,7 +23,7 @@ class Line(tqdm):  # type: ignore[misc]
 
     def __str__(self) -> str:
         known = self.format_dict
-        columns = known["ncols"] or COLUMNS
+        columns = max(known["ncols"] or 0, 0) or COLUMNS
         for count in range(len(self._wishes()), -1, -1):
             form = self._form(count)
             if disp_len(self.format_meter(**known | {"bar_format": form, "ncols": None})) <= columns:
