@@ -239,6 +239,48 @@ def test_a_rename_whose_answer_is_lost_is_done(path, monkeypatch, number):
     assert path.read_bytes() == b"new"
 
 
+class BusyError(PermissionError):
+    """As Windows says that somebody has a file open."""
+
+    winerror = 5
+
+
+@pytest.mark.parametrize("number", [5, 32])
+def test_a_file_that_windows_keeps_for_a_reader_is_asked_for_again(path, monkeypatch, number):
+    replace, left = os.replace, [1, 2, 3]
+
+    def busy(*args):
+        if left:
+            left.pop()
+            raise BusyError(errno.EACCES, "Access is denied")
+        replace(*args)
+
+    monkeypatch.setattr(BusyError, "winerror", number)
+    monkeypatch.setattr(os, "replace", busy)
+    put(path)
+    assert (path.read_bytes(), left) == (b"new", [])
+    assert names(path.parent) == ["file"]
+
+
+@pytest.mark.parametrize(("number", "least"), [(5, 2), (17, 1)])
+def test_but_not_for_ever_nor_where_another_thing_is_wrong(path, monkeypatch, number, least):
+    asked = []
+
+    def busy(*args):
+        asked.append(args)
+        raise BusyError(errno.EACCES, "Access is denied")
+
+    monkeypatch.setattr(BusyError, "winerror", number)
+    monkeypatch.setattr(os, "replace", busy)
+    monkeypatch.setattr(writer, "WAIT", 0.05)
+    text = f"cannot write {path}: Access is denied; what was there is untouched"
+    with pytest.raises(CheckpointError, match=f"^{re.escape(text)}$"):
+        put(path)
+    assert (path.read_bytes(), names(path.parent)) == (b"old", ["file"])
+    assert len(asked) >= least
+    assert number == 5 or len(asked) == 1
+
+
 def test_a_part_that_somebody_else_deletes_is_no_missing_folder(path, tmp_path):
     def pieces():
         yield 0, b"new"

@@ -2,6 +2,7 @@ import ctypes
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -51,6 +52,26 @@ def test_without_either_the_products_run_as_they_are(monkeypatch):
     assert openblas.pools() == []
     with openblas.one_blas_thread():
         assert (np.ones((2, 2)) @ np.ones((2, 2))).tolist() == [[2.0, 2.0], [2.0, 2.0]]
+
+
+@pytest.mark.parametrize("folder", ["numpy.libs", "numpy/.dylibs"])
+@pytest.mark.parametrize("content", ["no library", "another library", "the library"])
+def test_the_library_is_that_of_the_wheel_or_none(folder, content, tmp_path, monkeypatch):
+    """Beside NumPy on Linux and Windows, within it on macOS; one that does not load, or is another, ends nothing."""
+    other = openblas.library()
+    monkeypatch.setattr(np, "__file__", str(tmp_path / "numpy" / "__init__.py"))
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / "libscipy_openblas64_-0123.so").write_text("")
+    libraries = {"another library": object(), "the library": SimpleNamespace(scipy_openblas_set_num_threads64_=print)}
+    if content in libraries:
+        monkeypatch.setattr(openblas.ctypes, "CDLL", lambda path: libraries[content])
+    openblas.library.cache_clear()
+    try:
+        assert openblas.library() is (libraries[content] if content == "the library" else None)
+    finally:
+        openblas.library.cache_clear()
+    monkeypatch.undo()
+    assert (openblas.library() is None) == (other is None)
 
 
 # Calls that overlap

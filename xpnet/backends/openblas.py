@@ -2,7 +2,7 @@
 
 import ctypes
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,13 @@ def pools() -> list[Counted]:
 @cache
 def library() -> Any:
     """Return the OpenBLAS of NumPy's wheel, None if NumPy came with another."""
-    for path in (Path(np.__file__).parent.parent / "numpy.libs").glob("*scipy_openblas64*"):
-        return ctypes.CDLL(str(path))  # loaded already: this is the same one
+    home = Path(np.__file__).parent
+    for folder in (home.parent / "numpy.libs", home / ".dylibs"):  # the latter on macOS, where Apple's may be instead
+        for path in folder.glob("*scipy_openblas64*"):
+            with suppress(AttributeError, OSError):
+                found = ctypes.CDLL(str(path))  # loaded already: this is the same one
+                found.scipy_openblas_set_num_threads64_  # noqa: B018
+                return found
     return None
 
 

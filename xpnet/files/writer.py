@@ -8,6 +8,7 @@ import errno
 import os
 import re
 import stat
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -27,6 +28,8 @@ STALE = 600.0
 KINDS = {stat.S_IFIFO: "pipe", stat.S_IFCHR: "device", stat.S_IFBLK: "device", stat.S_IFSOCK: "socket"}
 UNSYNCED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM}
 """How a system says that folders cannot be synced there."""
+BUSY, WAIT = (5, 32), 2.0
+"""How Windows says that somebody has a file open, a reader or a scanner; seconds for which it is asked again."""
 ACL = "system.posix_acl_access"
 """Under which name Linux keeps who else than owner, group and all may read and write a file."""
 
@@ -48,7 +51,7 @@ def write(path: PATH, pieces: Iterable[tuple[int, Any]]) -> None:
                 file.close()  # Windows renames no open file
             _target(path)  # it may have become a pipe or a folder meanwhile
             try:
-                os.replace(part, target)
+                _replace(part, target)
             except OSError:
                 if not _is_there(file, target):  # a server may have done it, and its answer was lost
                     raise
@@ -64,6 +67,8 @@ def check(path: PATH) -> None:
     """Raise now the CheckpointError that `write` would raise later: no folder, no right to write. Writes nothing."""
     with _told(path):
         target, _ = _target(path)
+        with suppress(FileNotFoundError):
+            _admit(os.stat(path))  # /dev/stdout may lead to a pipe, which has no name
         with suppress(FileNotFoundError):
             os.lstat(_name(target))  # the name may be too long
         target.parent.stat()
@@ -95,16 +100,21 @@ def _target(path: PATH) -> tuple[Path, os.stat_result | None]:
         before = os.lstat(target)
     except FileNotFoundError:
         return target, None
-    kind = stat.S_IFMT(before.st_mode)
-    if kind == stat.S_IFLNK:
+    if stat.S_ISLNK(before.st_mode):
         with suppress(FileNotFoundError):
             os.stat(target)  # which says so of links that lead in a circle
         raise OSError(errno.EIO, "it is a link that cannot be followed")
+    _admit(before)
+    return target, before
+
+
+def _admit(found: os.stat_result) -> None:
+    """Raise OSError for what is no file."""
+    kind = stat.S_IFMT(found.st_mode)
     if kind == stat.S_IFDIR:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if kind != stat.S_IFREG:
         raise OSError(errno.EINVAL, f"it is a {KINDS.get(kind, 'special file')}, which no file may replace")
-    return target, before
 
 
 def _name(target: Path) -> Path:
@@ -137,6 +147,18 @@ def _leave(part: Path) -> None:
     """Delete a part, if it is still there and that can be done."""
     with suppress(OSError):
         os.unlink(part)
+
+
+def _replace(part: Path, target: Path) -> None:
+    """Rename a file: Windows refuses that while somebody has one of the two open, so there it is tried for a while."""
+    end = time.monotonic() + WAIT
+    while True:
+        try:
+            return os.replace(part, target)
+        except PermissionError as error:
+            if getattr(error, "winerror", None) not in BUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
 
 
 def _is_there(file: IO[bytes], target: Path) -> bool:
