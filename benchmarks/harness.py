@@ -33,7 +33,7 @@ class Worker:
         settings = replace(settings, options=contender.options)
         imports = [",".join(contender.modules), ",".join(contender.hidden)]
         command = [python, "-m", "benchmarks.worker", contender.peer, settings.to_json(), *imports]
-        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed in `close`)
+        self.errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  (closed in `close`)
         self.process = subprocess.Popen(
             command,
             cwd=ROOT,

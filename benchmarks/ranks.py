@@ -144,7 +144,7 @@ def joined(comm: Any) -> bool:
 
 def busy() -> float:
     """Return the seconds that the machine's cores have worked, all programs together."""
-    with open("/proc/stat") as file:
+    with open("/proc/stat", encoding="utf-8") as file:
         user, nice, system, _, _, *other = map(int, file.readline().split()[1:9])
     return (user + nice + system + sum(other)) / os.sysconf("SC_CLK_TCK")
 

@@ -192,7 +192,7 @@ def write(path: Path, readme: Path) -> list[Path]:
 
     Where matplotlib is missing there is no picture, and the README stays: `python -m benchmarks report` does the rest.
     """
-    results = json.loads(path.read_text())
+    results = json.loads(path.read_text(encoding="utf-8"))
     markdown, picture = path.with_suffix(".md"), path.with_suffix(".png")
     write_text(markdown, page(results, picture.name))
     if find_spec("matplotlib") is None:
@@ -201,7 +201,7 @@ def write(path: Path, readme: Path) -> list[Path]:
     written = [markdown, picture]
     folder = readme.parent.resolve()
     if readme.exists() and path.resolve().is_relative_to(folder):
-        old = readme.read_text()
+        old = readme.read_text(encoding="utf-8")
         whole = markdown.resolve().relative_to(folder).as_posix()
         if (new := replace_part(old, excerpt(results, whole), results["kind"])) != old:
             write_text(readme, new)

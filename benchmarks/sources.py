@@ -92,7 +92,7 @@ def models(net: Any, backend: str, kind: str) -> Any:
 
 def anonymous() -> int:
     """Return this process's anonymous memory, in kB."""
-    with open("/proc/self/status") as status:
+    with open("/proc/self/status", encoding="utf-8") as status:
         return int(next(line for line in status if line.startswith("RssAnon")).split()[1])
 
 

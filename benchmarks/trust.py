@@ -234,7 +234,7 @@ def run(names: list[str], lanes: int = 2) -> dict[str, Result]:
         if waiting and free and not (waiting[0] in ALONE and running):
             name = waiting.pop(0)
             words = [sys.executable, "-m", "benchmarks.trust", "--part", name]
-            with tempfile.NamedTemporaryFile("w", delete=False) as output:
+            with tempfile.NamedTemporaryFile("w", encoding="utf-8", delete=False) as output:
                 process = subprocess.Popen(words, cwd=HERE.parent, env=environment, stdout=output)
             running[name] = (process, Path(output.name))
             continue

@@ -17,7 +17,7 @@ from benchmarks.settings import Settings
 def status(field: str) -> int:
     """Return this process's `VmRSS` (memory now) or `VmHWM` (its peak) in bytes."""
     try:
-        with open("/proc/self/status") as file:
+        with open("/proc/self/status", encoding="utf-8") as file:
             return next(1024 * int(line.split()[1]) for line in file if line.startswith(field))
     except OSError:  # no /proc: the peak stands for both
         import resource
@@ -29,7 +29,7 @@ def status(field: str) -> int:
 def forget_peak() -> None:
     """Let the peak start again from now, so that what the imports needed in passing is not in it."""
     try:
-        with open("/proc/self/clear_refs", "w") as file:
+        with open("/proc/self/clear_refs", "w", encoding="utf-8") as file:
             file.write("5")
     except OSError:
         pass

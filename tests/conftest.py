@@ -99,10 +99,10 @@ def pytest_collection_modifyitems(items):
     """Run the tests that fork this process first: libraries that are imported later start threads."""
     items.sort(key=lambda item: item.get_closest_marker("forks") is None)
     if os.name == "nt":
-        reason = "needs what Windows has not: fork, signals to a process, modes, links, pipes with a name, or sh"
+        skip = pytest.mark.skip(reason="needs what Windows has not: pyproject.toml says what at the marker `posix`")
         for item in items:
             if item.get_closest_marker("posix") or item.get_closest_marker("forks"):
-                item.add_marker(pytest.mark.skip(reason=reason))
+                item.add_marker(skip)
 
 
 @pytest.fixture

@@ -230,5 +230,5 @@ if __name__ == "__main__":
         jax.config.update("jax_enable_x64", True)
     results = {case.__name__: case() for case in CASES if not wanted or case.__name__ in wanted}
     if model().world.rank == 0:
-        with open(out, "w") as file:
+        with open(out, "w", encoding="utf-8") as file:
             json.dump(results, file)

@@ -1,6 +1,5 @@
 """Callbacks, early stopping, history, the bar, Ctrl-C."""
 
-import os
 import re
 import signal
 import time
@@ -427,7 +426,7 @@ def interrupting(*steps):
     def schedule(step):
         if step in left:
             left.remove(step)
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         return 0.1
 
     return schedule
@@ -466,7 +465,7 @@ def test_ctrl_c_in_the_last_steps_of_an_epoch_keeps_the_epoch():
 def test_ctrl_c_between_epochs_does_no_further_step():
     class Press(xn.Callback):
         def on_epoch_end(self, model, history):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     model = classifier()
     history = model.fit(X, Y, epochs=3, batch_size=2, callbacks=[Press()])

@@ -258,6 +258,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.posix
 def test_folders_that_cannot_be_written(tmp_path):
     model = trained()
     with pytest.raises(CheckpointError, match=rf"^cannot write {tmp_path}/no/model: No such file or directory; "):
@@ -271,6 +272,7 @@ def test_folders_that_cannot_be_written(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
 
 
+@pytest.mark.posix
 def test_a_read_only_folder(tmp_path, monkeypatch):
     """The super-user may write everywhere, so the system's refusal is played."""
     model = trained()
@@ -287,6 +289,7 @@ def test_a_read_only_folder(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.posix
 def test_others_may_read_the_file_if_the_user_lets_them(tmp_path):
     before = os.umask(0o027)
     try:

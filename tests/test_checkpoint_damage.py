@@ -241,6 +241,7 @@ def test_another_version_is_named(tmp_path, sound):
     assert message == 'is not a sound xpnet checkpoint: its format is "xpnet 9", this version reads "xpnet 1"'
 
 
+@pytest.mark.posix
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(CheckpointError, match=rf"^cannot read {tmp_path}/no: No such file or directory$"):
         xn.load(tmp_path / "no")

@@ -126,6 +126,7 @@ def test_a_file_that_is_no_idx_file_is_refused(tmp_path):
     assert "incorrect data check" in problem(tmp_path, wrong_sum)
 
 
+@pytest.mark.posix
 def test_a_folder_or_nothing_is_refused(tmp_path):
     with pytest.raises(DataError, match=rf"^cannot read {tmp_path}: Is a directory$"):
         read_idx(tmp_path)

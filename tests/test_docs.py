@@ -65,6 +65,7 @@ def test_every_block_is_python_or_a_command():
     assert languages == {"python", "py", "sh", "bash", "yaml"}
 
 
+@pytest.mark.posix
 def test_a_script_can_be_read():
     blocks = [block for text in TEXTS.values() for language, block in FENCE.findall(text) if language == "bash"]
     assert blocks

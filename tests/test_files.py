@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_long import in_child
+from forking import in_child
 
 import xpnet as xn
 from xpnet.errors import CheckpointError
@@ -45,6 +45,7 @@ def path(tmp_path):
 # What is there already
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o444, 0o666])
 def test_the_mode_of_the_old_file_is_kept(path, mode):
     path.chmod(mode)
@@ -53,6 +54,7 @@ def test_the_mode_of_the_old_file_is_kept(path, mode):
     assert path.read_bytes() == b"new"
 
 
+@pytest.mark.posix
 def test_what_is_private_is_private_while_it_is_written(path, tmp_path):
     path.chmod(0o600)
 
@@ -65,6 +67,7 @@ def test_what_is_private_is_private_while_it_is_written(path, tmp_path):
     assert path.read_bytes() == b"secret"
 
 
+@pytest.mark.posix
 def test_the_owner_of_the_old_file_is_kept(path, monkeypatch):
     asked = []
     monkeypatch.setattr(os, "fchown", lambda handle, user, group: asked.append((user, group)))
@@ -72,6 +75,7 @@ def test_the_owner_of_the_old_file_is_kept(path, monkeypatch):
     assert asked == [(path.stat().st_uid, -1), (-1, path.stat().st_gid)]
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(("mode", "then"), [(0o660, 0o600), (0o664, 0o644), (0o600, 0o600)])
 def test_another_group_may_not_do_what_the_old_one_might(path, monkeypatch, mode, then):
     path.chmod(mode)
@@ -114,6 +118,7 @@ def test_where_the_list_cannot_be_kept_nobody_else_is_let_in(path, monkeypatch):
     assert stat.S_IMODE(path.stat().st_mode) == 0o604
 
 
+@pytest.mark.posix
 def test_the_folders_list_lets_nobody_read_what_was_private(path, tmp_path):
     path.chmod(0o640)
     entries = [(1, 7, ANYBODY), (2, 7, 12345), (4, 5, ANYBODY), (16, 7, ANYBODY), (32, 5, ANYBODY)]
@@ -126,6 +131,7 @@ def test_the_folders_list_lets_nobody_read_what_was_private(path, tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
+@pytest.mark.posix
 def test_a_link_stays_and_what_it_leads_to_is_replaced(path, tmp_path):
     (tmp_path / "links").mkdir()
     link, far, nothing = (tmp_path / "links" / name for name in ("link", "far", "nothing"))
@@ -157,6 +163,7 @@ def special(folder):
     (folder / "loop").symlink_to(folder / "loop")
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("act", [put, storage.check])
 def test_what_is_no_file_is_never_replaced(tmp_path, act):
     special(tmp_path)
@@ -178,6 +185,7 @@ def test_what_is_no_file_is_never_replaced(tmp_path, act):
     }
 
 
+@pytest.mark.posix
 def test_what_becomes_a_pipe_meanwhile_is_not_replaced(path):
     def pieces():
         path.unlink()
@@ -194,7 +202,7 @@ def test_what_becomes_a_pipe_meanwhile_is_not_replaced(path):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
-@pytest.mark.parametrize("step", ["open", "write", "fsync", "fcntl", "replace"])
+@pytest.mark.parametrize("step", ["open", "write", "fsync", pytest.param("fcntl", marks=pytest.mark.posix), "replace"])
 def test_the_old_file_stays_when_the_system_refuses(path, monkeypatch, step, number):
     def pieces():
         yield 0, b"some"
@@ -239,6 +247,21 @@ def test_a_rename_whose_answer_is_lost_is_done(path, monkeypatch, number):
     assert path.read_bytes() == b"new"
 
 
+@pytest.mark.posix
+def test_a_pipe_without_a_name_is_refused_beforehand():
+    """`/dev/stdout` may lead to one, and its name there is no file's."""
+    reader, handle = os.pipe()
+    try:
+        if not os.path.exists(name := f"/dev/fd/{handle}"):
+            pytest.skip("needs /dev/fd")
+        text = f"cannot write {name}: it is a pipe, which no file may replace; what was there is untouched"
+        with pytest.raises(CheckpointError, match=f"^{re.escape(text)}$"):
+            storage.check(name)
+    finally:
+        os.close(reader)
+        os.close(handle)
+
+
 class BusyError(PermissionError):
     """As Windows says that somebody has a file open."""
 
@@ -281,6 +304,7 @@ def test_but_not_for_ever_nor_where_another_thing_is_wrong(path, monkeypatch, nu
     assert number == 5 or len(asked) == 1
 
 
+@pytest.mark.posix
 def test_a_part_that_somebody_else_deletes_is_no_missing_folder(path, tmp_path):
     def pieces():
         yield 0, b"new"
@@ -293,6 +317,7 @@ def test_a_part_that_somebody_else_deletes_is_no_missing_folder(path, tmp_path):
     assert path.read_bytes() == b"old"
 
 
+@pytest.mark.posix
 def test_the_missing_folder_is_the_one_that_a_link_leads_to(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "no" / "file")
     text = f"cannot write {tmp_path}/link: No such file or directory; make the folder {tmp_path}/no first"
@@ -300,6 +325,7 @@ def test_the_missing_folder_is_the_one_that_a_link_leads_to(tmp_path):
         put(tmp_path / "link")
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("call", ["open", "close"])
 def test_a_folder_that_is_not_opened_or_closed_is_told_as_it_is(path, monkeypatch, call):
     folders, opened, closed = [], os.open, os.close
@@ -320,6 +346,7 @@ def test_a_folder_that_is_not_opened_or_closed_is_told_as_it_is(path, monkeypatc
     assert path.read_bytes() == b"new"
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
 def test_a_folder_that_is_not_synced_is_told_as_it_is(path, monkeypatch, number):
     fsync = os.fsync
@@ -337,6 +364,7 @@ def test_a_folder_that_is_not_synced_is_told_as_it_is(path, monkeypatch, number)
     assert path.read_bytes() == b"new"
 
 
+@pytest.mark.posix
 def test_check_tells_beforehand_and_writes_nothing(tmp_path, monkeypatch):
     storage.check(tmp_path / "model")
     storage.check(str(tmp_path / "model"))
@@ -363,6 +391,7 @@ def old(path):
     os.utime(path, (time.time() - 10 * writer.STALE,) * 2)
 
 
+@pytest.mark.posix
 def test_only_parts_that_a_killed_writer_of_this_file_left_are_deleted(path, tmp_path):
     stay = ["file.part", "file.1234567.part", "file.1234567g.part", "file.12345678.parts", "other.12345678.part"]
     for name in [*stay, "file.12345678.part", "file.00000000.part"]:
@@ -638,6 +667,7 @@ def test_other_files_are_told_by_their_looks(path):
     assert said() == "it is too short"
 
 
+@pytest.mark.posix
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for read in (storage.read, storage.tensors):

@@ -12,8 +12,9 @@ import warnings
 
 import numpy as np
 import pytest
+from forking import in_child
 from test_checkpoint_damage import parts, places, replaced, sealed
-from test_long import in_child, pytestmark, resource
+from test_long import pytestmark, resource
 
 import xpnet as xn
 from xpnet.errors import CheckpointError, DataError
@@ -255,7 +256,7 @@ def fuzz(folder, kind, count, seed=0):
 
     def go():
         rng = np.random.default_rng(seed)
-        with open("/proc/self/statm") as file:
+        with open("/proc/self/statm", encoding="utf-8") as file:
             taken = int(file.read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (taken + ROOM, resource.RLIM_INFINITY))
         warnings.simplefilter("ignore")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forking import in_child
 from test_resume import data, model
 
 import xpnet as xn
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="
 
 def resident():
     """Bytes of memory that this process holds."""
-    with open("/proc/self/statm") as file:
+    with open("/proc/self/statm", encoding="utf-8") as file:
         return int(file.read().split()[1]) * resource.getpagesize()
 
 
@@ -61,19 +62,6 @@ def test_many_steps_take_no_more_memory_and_no_more_time():
     done = steps(20_000)
     assert done["memory growth, bytes"] < 4 << 20
     assert done["last / first"] < 3  # a machine may be busy; a list that grows would show
-
-
-def in_child(function):
-    """Run a function in a process of its own; return the process's number."""
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        function()
-        code = 0
-    finally:
-        os._exit(code)
 
 
 @pytest.mark.forks

@@ -345,6 +345,7 @@ def test_there_are_as_many_labels_as_outputs(tmp_path):
     assert about(path)["labels"] == [3, 8]
 
 
+@pytest.mark.posix
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "net.onnx"
     export_onnx(model_of(ALL), path)

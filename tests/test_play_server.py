@@ -132,7 +132,7 @@ def test_a_request_that_is_too_long_is_refused(server):
 
 
 def test_it_listens_on_the_loopback_device_alone(server):
-    tables = "".join(Path(f"/proc/net/{table}").read_text() for table in ("tcp", "tcp6"))
+    tables = "".join(Path(f"/proc/net/{table}").read_text(encoding="utf-8") for table in ("tcp", "tcp6"))
     for line in re.findall(r"(?m)^ +\d+: .*$", tables):
         address, port = line.split()[1].split(":")
         if int(port, 16) == server.port and line.split()[3] == "0A":  # listening

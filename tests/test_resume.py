@@ -118,7 +118,7 @@ def test_after_ctrl_c_the_run_can_go_on_in_memory():
     class Press(xn.Callback):
         def on_epoch_end(self, model, history):
             if model.epoch == 2:
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
 
     whole = model("numpy")
     whole.fit(x, y, epochs=4, batch_size=16, callbacks=[xn.Callback()])
@@ -180,6 +180,7 @@ CHILD = """
 """
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 def test_a_killed_process_loses_nothing(tmp_path):
     """SIGKILL at random moments, most of them while saving, since a checkpoint is written after every few steps."""

@@ -1,6 +1,6 @@
 """Sources of rows: the same bits as arrays, containers of many libraries, what a bad source is told, resume."""
 
-import os
+import signal
 import threading
 import time
 import tracemalloc
@@ -369,7 +369,7 @@ def test_a_source_that_blocks_is_told_and_ctrl_c_leaves_it(monkeypatch):
     with pytest.warns(xn.DataWarning, match=r"^block 3 of the source has not come for 0.2 s: .* Ctrl-C stops$"):
         one.fit(Slow(0.5, 4), batch_size=16)
     other = model("numpy")
-    interrupt = threading.Timer(0.3, lambda: os.kill(os.getpid(), 2))
+    interrupt = threading.Timer(0.3, lambda: signal.raise_signal(signal.SIGINT))
     monkeypatch.setattr(ahead, "PATIENCE", 60.0)
     began = time.perf_counter()
     slow = Slow(4.0, 4, interrupt.start)

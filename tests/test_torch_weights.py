@@ -308,6 +308,7 @@ def test_a_checkpoint_is_no_file_of_weights(tmp_path):
         load_weights(model, tmp_path / "model")
 
 
+@pytest.mark.posix
 def test_weights_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path, model = tmp_path / "net.safetensors", model_on("numpy")
     save_weights(model, path)

@@ -202,7 +202,7 @@ def main(out, *names):
     found = {name: globals()[name]() for name in names}
     every = world.gather(found)
     if world.rank == 0:
-        with open(out, "w") as file:
+        with open(out, "w", encoding="utf-8") as file:
             json.dump(every, file)
 
 
