@@ -238,6 +238,7 @@ def test_a_failing_clean_up_does_not_hide_what_failed(path, monkeypatch):
         put(path)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOENT])
 def test_a_rename_whose_answer_is_lost_is_done(path, monkeypatch, number):
     """As by a network's file system, which asks again and hears that there is nothing to rename."""
