@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -138,10 +139,15 @@ class Window:
         """The parameter's path, as in PyTorch: `0.weight`."""
         return self.parameter.name
 
-    @property
+    @cached_property
     def shape(self) -> Shape:
         """The parameter's shape."""
         return self.parameter.shape
+
+    @cached_property
+    def place(self) -> slice:
+        """The slice of θ."""
+        return slice(self.start, self.stop)
 
     @property
     def decayed(self) -> bool:
@@ -213,14 +219,14 @@ def draw(windows: Sequence[Window], seed: int, dtype: str = "float64") -> np.nda
         if values.shape != window.shape:
             came = f"must return shape {window.shape}, got {values.shape}"
             raise ShapeError(f'the initializer of "{window.name}" {came}')
-        theta[window.start : window.stop] = values.reshape(-1)
+        theta[window.place] = values.reshape(-1)
     return theta
 
 
 def split(xp: Namespace, theta: Array, windows: Sequence[Window]) -> tuple[Array, ...]:
     """Return the windows of a flat θ as arrays: views, where the library has views."""
-    parts = (theta[w.start : w.stop] for w in windows)
-    return tuple(p if len(w.shape) == 1 else xp.reshape(p, w.shape) for p, w in zip(parts, windows, strict=True))
+    cut = [(theta[w.place], w.shape) for w in windows]
+    return tuple([part if len(shape) == 1 else xp.reshape(part, shape) for part, shape in cut])
 
 
 class Parts(NamedTuple):
@@ -256,5 +262,5 @@ def choose(windows: Sequence[Window], wanted: Callable[[Window], Any], flat: boo
         if why and runs and runs[-1][0] == why and runs[-1][1].stop == window.start:
             runs[-1] = (why, slice(runs[-1][1].start, window.stop))
         elif why:
-            runs.append((why, slice(window.start, window.stop)))
+            runs.append((why, window.place))
     return Parts(tuple(place for _, place in runs))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import Any
 
 import array_api_compat.numpy as xp
@@ -10,14 +11,15 @@ import numpy as np
 from xpnet.arrays import Array
 from xpnet.backends.base import Apply, Gate, Numbers, Rule, Run, Step, Vectors, Work
 from xpnet.backends.fused import Fused, fuse, fused_available
-from xpnet.backends.host import calmly, host_bits
+from xpnet.backends.host import calmly, host_bits, keep_memory
 from xpnet.backends.in_place import InPlaceBackend
 from xpnet.backends.native import choose
+from xpnet.backends.native.dense import NumpyDense
 from xpnet.backends.native.numpy import FORMS
 from xpnet.backends.openblas import advice, kernels, one_blas_thread, pools
 from xpnet.errors import BackendError
 
-BLOCK = 65536
+BLOCK = 1 << 17
 """Elements of a vector that a rule handles at a time: its few arrays then stay in the processor's cache."""
 
 
@@ -25,10 +27,16 @@ class NumpyBackend(InPlaceBackend):
     """NumPy: products straight into their destination, rules in cache-sized blocks."""
 
     reads_free = True
+    fuses = True
 
     def __init__(self, device: str = "cpu", reason: str = "asked for by name") -> None:
         super().__init__("numpy", xp, device, reason)
         self._loops: dict[Rule, Fused] = {}
+
+    @cached_property
+    def dense(self) -> NumpyDense:
+        """Linear layers in a row, with no array but the products'."""
+        return NumpyDense(self)
 
     def owns(self, array: Array) -> bool:
         """Whether this is a NumPy array."""
@@ -49,7 +57,7 @@ class NumpyBackend(InPlaceBackend):
 
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """Return a @ b, in `out` if one is given."""
-        return np.matmul(a, b, out=out)
+        return np.dot(a, b, out=out) if a.ndim == b.ndim == 2 else np.matmul(a, b, out=out)  # the same, with less ado
 
     def use_threads(self, most: int) -> None:
         """Let OpenBLAS take no more threads than that."""
@@ -59,6 +67,11 @@ class NumpyBackend(InPlaceBackend):
     def one_thread(self) -> AbstractContextManager[Any]:
         """Return the context of one thread: OpenBLAS cuts a product by their number, and with it the order of sums."""
         return one_blas_thread()
+
+    def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the function itself; memory that it frees stays with the process."""
+        keep_memory()
+        return function
 
     def compile(self, step: Step, work: Work | None = None) -> Run:
         """Run the steps one by one; small ones on one thread."""

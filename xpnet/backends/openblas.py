@@ -2,7 +2,7 @@
 
 import ctypes
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,16 @@ import numpy as np
 from xpnet.backends.host import Counted
 
 
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
+def one_blas_thread() -> AbstractContextManager[Any]:
     """Do NumPy's products on one thread: in the OpenBLAS of NumPy's wheels, else by threadpoolctl if installed."""
+    found = pools()
+    return found[0]() if len(found) == 1 else _all(found)
+
+
+@contextmanager
+def _all(found: list[Counted]) -> Iterator[None]:
     with ExitStack() as stack:
-        for one in pools():
+        for one in found:
             stack.enter_context(one())
         yield
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from textwrap import shorten
 from typing import Any
 
@@ -10,7 +10,7 @@ try:
     import array_api_compat.torch as xp
     import torch
 
-    from xpnet.backends.native.torch import FORMS
+    from xpnet.backends.native.torch import FORMS, TorchDense
 except ImportError as error:
     torch, WHY = None, error
 
@@ -18,11 +18,15 @@ import numpy as np
 
 from xpnet.arrays import Array
 from xpnet.backends.base import Apply, Gate, Numbers, Rule, Run, Step, Vectors, Work, absent
-from xpnet.backends.host import Counted, calmly
+from xpnet.backends.dense import Dense
+from xpnet.backends.host import Counted, calmly, keep_memory
 from xpnet.backends.in_place import InPlaceBackend
 from xpnet.backends.native import choose
 from xpnet.backends.numpy import NumpyBackend
 from xpnet.errors import BackendError
+
+SMALL = 2e7
+"""Floating-point operations of a step's forward pass below which one thread is better: its threads cost less."""
 
 
 class TorchBackend(InPlaceBackend):
@@ -30,7 +34,7 @@ class TorchBackend(InPlaceBackend):
 
     def __init__(self, device: Any, reason: str = "asked for by name") -> None:
         super().__init__("torch", xp, device, reason)
-        self.reads_free = device.type == "cpu"
+        self.reads_free = self.fuses = device.type == "cpu"
 
     def _place(self, host: np.ndarray, copy: bool | None) -> Array:
         if copy or not host.flags.writeable:
@@ -78,6 +82,11 @@ class TorchBackend(InPlaceBackend):
         """Return PyTorch's own form of a function of the image layers, on the CPU."""
         return choose(FORMS, function) if self.device.type == "cpu" else function
 
+    @cached_property
+    def dense(self) -> Dense:
+        """Linear layers in a row, with no array but the products'."""
+        return TorchDense(self)
+
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """Return a @ b, in `out` if one is given."""
         return torch.matmul(a, b, out=out)
@@ -96,12 +105,18 @@ class TorchBackend(InPlaceBackend):
 
         return apply
 
+    def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the function itself; on the CPU memory that it frees stays with the process."""
+        if self.device.type == "cpu":
+            keep_memory()
+        return function
+
     def compile(self, step: Step, work: Work | None = None) -> Run:
         """Run the steps one by one; on the CPU, small ones on one thread."""
         run = super().compile(step)
         if self.device.type != "cpu":
             return run
-        return calmly(run, _one_thread(), work)
+        return calmly(run, _one_thread(), work, SMALL)
 
 
 @cache

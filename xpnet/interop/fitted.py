@@ -92,7 +92,7 @@ class Fitted(Admission):
             raise ShapeError(f"{name} must be {len(expected)} arrays of the shapes {expected}, got {came}")
         theta = model.backend.asnumpy(model.theta).copy()
         for window, array in zip(windows, new, strict=True):
-            theta[window.start : window.stop] = array.reshape(-1)
+            theta[window.place] = array.reshape(-1)
         model.theta = model.backend.asarray(theta, dtype=model.dtype)
 
     @property

@@ -60,9 +60,7 @@ def start(net: Layer, seed: int, factor: float) -> np.ndarray:
     theta, bound = np.empty(net.size), 0.0
     for window in net.layout:  # a weight, then the bias that goes with it
         bound = math.sqrt(factor / sum(window.shape)) if len(window.shape) == 2 else bound
-        theta[window.start : window.stop] = generator(seed, window.name).uniform(
-            -bound, bound, window.stop - window.start
-        )
+        theta[window.place] = generator(seed, window.name).uniform(-bound, bound, window.stop - window.start)
     return theta
 
 

@@ -106,6 +106,11 @@ class Penalized(Step):
         """The step for each size of a batch that has come."""
         return {}
 
+    @cached_property
+    def native_loss(self) -> losses.Loss:
+        """The objective with its loss as this library does it."""
+        return replace(self.objective, loss=self.backend.native(self.objective.loss))
+
     def one(self, carry: Any, fixed: Any, x: Any) -> tuple[Any, tuple[Array, ...]]:
         """Do one step; the loss is as it is shown, with the penalty of the weights before the step."""
         theta, slots, buffers, alive = carry

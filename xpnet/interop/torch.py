@@ -77,7 +77,7 @@ def from_torch(
         known[name] = np.take(array, np.argsort(_theirs(p, order[name])), axis=0) if name in order else array
     theta = np.empty(net.size, dtype)
     for window in net.layout:
-        theta[window.start : window.stop] = known[window.name].reshape(-1)
+        theta[window.place] = known[window.name].reshape(-1)
     if buffers is not None:
         buffers.update({name: np.array(known[name], dtype) for name in carried})
     return theta

@@ -37,14 +37,15 @@ class Chain(Layer):
             out = out or (None,) * len(params)
             gradients: Params = ()
             ds, dbias, y = dy, None, inputs.pop()
+            masks.pop()
             if self.relu[-1]:
                 ds = ctx.xp.astype(y > 0, dy.dtype)
                 ds *= dy
             for k in range(len(self.relu) - 1, -1, -1):
-                own = dense.gradients(inputs[k], ds, out[2 * k : 2 * k + 2], dbias)
+                own = dense.gradients(inputs.pop(), ds, out[2 * k : 2 * k + 2], dbias)
                 gradients = own + gradients
                 if k:
-                    ds, dbias = dense.back(ds, params[2 * k], masks[k - 1], out[2 * k - 1])
+                    ds, dbias = dense.back(ds, params[2 * k], masks.pop(), out[2 * k - 1])
             return dense.back(ds, params[0], None, None)[0] if need_dx else None, gradients
 
         return inputs[-1], backward

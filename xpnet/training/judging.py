@@ -56,8 +56,6 @@ class Judging:
 
     @cached_property
     def largest(self) -> Callable[[Vector], list[Array]]:
-        """The largest |w| of each matrix, compiled."""
-        xp = self.backend.xp
-        return self.backend.jit(
-            lambda theta: [xp.max(xp.abs(w)) for w in self.net.windows(theta).values() if w.ndim >= 2]
-        )
+        """The largest |w| of matrices that lie side by side, compiled."""
+        xp, matrices = self.backend.xp, self.net.decayed(self.backend.flat)
+        return self.backend.jit(lambda theta: [xp.max(xp.abs(part)) for part in matrices.of(theta)])

@@ -146,9 +146,9 @@ class Loop:
         ranked = [False, False, *map(needs_all, step.metrics.values())]
         rows = np.repeat(ranked, [prod(shape) for shape in shapes])
         counts = np.where(rows[:, None] & np.isnan(outcome.values), 0.0, outcome.sizes)
-        new = np.vstack([np.where(counts == 0, 0.0, outcome.values) * counts, counts])
-        before = [*run.sums, *run.weights] or [0.0] * len(new)
-        after = np.cumsum(np.column_stack([before, new]), axis=1)[:, -1].tolist()
+        new = np.concatenate([np.where(counts == 0, 0.0, outcome.values) * counts, counts])
+        before = np.asarray([*run.sums, *run.weights] or [0.0] * len(new))
+        after = np.cumsum(np.concatenate([before[:, None], new], axis=1), axis=1)[:, -1].tolist()
         run.sums, run.weights, run.shapes = after[: len(rows)], after[len(rows) :], outcome.shapes
         return new
 

@@ -88,6 +88,11 @@ class Step(Judging, Gathering, Sharing, Sizing):
         return compile(self.shared if shared else self.one, lambda fixed: self.work(fixed[0]))
 
     @cached_property
+    def native_loss(self) -> Loss:
+        """The loss as this library does it, of samples that are not weighed."""
+        return self.backend.native(self.loss)
+
+    @cached_property
     def live(self) -> Windows | None:
         """The parts of θ that are trained; None for all."""
         if not self.frozen:
@@ -157,7 +162,7 @@ class Step(Judging, Gathering, Sharing, Sizing):
         how: dict[str, Any] = {"buffers": buffers, "backend": self.backend, "row": first, "total": self.total}
         prediction, backward = self.net(theta, batch, True, key=key, **how)
         how = {"weights": weights[0]} if weights else {}
-        loss = self.loss if weights else self.backend.native(self.loss)
+        loss = self.loss if weights else self.native_loss
         value, dprediction = loss(prediction, target, **how)
         values = [value, *(metric(prediction, target, **how) for metric in self.measured.values())]
         total = [self.backend.xp.sum(weights[0])] if weights else []

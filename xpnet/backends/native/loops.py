@@ -24,6 +24,34 @@ def _numbers(grid: Grid) -> tuple[Any, ...]:
     return grid.stride, grid.before, grid.dilation
 
 
+def cross_entropy(scores: Array, labels: Array, gradient: Array, value: Array) -> bool:
+    """∂L/∂s of scores (N, C), and L in `value` (1,): NaN if a label is not in 0..C−1."""
+    return _whole(scores, gradient) and _cross_entropy(scores, labels, gradient, value)
+
+
+@compiled(fastmath={"contract"})
+def _cross_entropy(scores, labels, gradient, value):  # type: ignore[no-untyped-def]
+    share, loss = 1.0 / scores.shape[0], 0.0
+    for n in range(scores.shape[0]):
+        s, g, label = scores[n], gradient[n], labels[n]
+        if not 0 <= label < s.shape[0]:
+            loss = np.nan
+            break
+        top = s[0]
+        for c in range(s.shape[0]):
+            top = max(top, s[c])
+        total = 0.0
+        for c in range(s.shape[0]):
+            g[c] = np.exp(s[c] - top)
+            total += g[c]
+        loss += np.log(total) - (s[label] - top)
+        own = g[label] / total
+        for c in range(s.shape[0]):
+            g[c] = g[c] / total * share
+        g[label] = (own - 1.0) * share
+    value[0] = loss * share
+
+
 def depthwise(x: Array, kernel: Array, y: Array, grid: Grid) -> bool:
     """y = Σ taps · kernel, channel by channel: x (N, H, W, C), kernel (K, L, C), y (N, H′, W′, C)."""
     return _whole(x, kernel, y) and _depthwise(x, kernel, y, *_numbers(grid))

@@ -1,8 +1,11 @@
 """NumPy's forms: convolutions, pools, norms and attention in parts that stay in the cache; loops where Numba is."""
 
-from xpnet.backends.native import Forms, activations, convolution, normalization, pooling, sequences
+from xpnet.backends.native import Forms, activations, convolution, minibatch, normalization, pooling, sequences
 
 FORMS: Forms = {
+    "xpnet.data.batches.gather": minibatch.gather,
+    "xpnet.losses.classification.cross_entropy": minibatch.cross_entropy,
+    "xpnet.optimizers.finite.measure": minibatch.measure,
     "xpnet.arrays.sigmoid": activations.sigmoid,
     "xpnet.layers.patches.convolve": convolution.convolve,
     "xpnet.layers.patches.convolve_input": convolution.convolve_input,

@@ -6,12 +6,33 @@ Images stay channels last in memory; PyTorch is shown them with the channels' ax
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
 from xpnet.arrays import Array, Namespace
-from xpnet.backends.native import Forms
+from xpnet.backends.dense import Dense
+from xpnet.backends.native import Forms, minibatch
 from xpnet.backends.numpy import NumpyBackend
 from xpnet.geometry import Grid, Pair
+
+
+class TorchDense(Dense):
+    """Linear layers in a row, the bias added and ReLU taken where the product stands."""
+
+    def forward(self, x: Array, weight: Array, bias: Array, relu: bool) -> tuple[Array, Array]:
+        """Return y, and y again as the mask."""
+        y = torch.addmm(bias, x, weight)
+        return (y.relu_(), y) if relu else (y, None)
+
+    def gradients(self, x: Array, ds: Array, out: tuple[Array, ...], dbias: Array = None) -> tuple[Array, Array]:
+        """Return dW and db, in `out`."""
+        return torch.mm(x.T, ds, out=out[0]), torch.sum(ds, 0, out=out[1])
+
+    def back(self, ds: Array, weight: Array, mask: Array, out: Array) -> tuple[Array, Array]:
+        """Return dx where y is above 0."""
+        dx = torch.mm(ds, weight.T)
+        return (dx if mask is None else ATEN.threshold_backward(dx, mask, 0)), None
+
 
 HOST = NumpyBackend(reason="works on tensors' memory")
 ATEN = torch.ops.aten
@@ -168,6 +189,32 @@ def sigmoid(xp: Namespace, x: Array) -> Array:
     return torch.sigmoid(x)
 
 
+def gather(xp: Namespace, x: Array, y: Array, index: Array, dtype: str) -> tuple[Array, Array]:
+    """The rows of x and y, by NumPy on the same memory, which copies rows of bytes faster."""
+    rows = index.numpy()
+    return torch.from_numpy(x.numpy().take(rows, 0)), torch.from_numpy(y.numpy().take(rows, 0))
+
+
+def cross_entropy(scores: Array, labels: Array) -> tuple[Array, Array] | None:
+    """Value and gradient, by NumPy on the same memory, whose calls on few numbers cost less."""
+    if scores.dtype not in (torch.float32, torch.float64):
+        return None
+    made = minibatch.cross_entropy(scores.detach().numpy(), labels.numpy())
+    return None if made is None else (_number(made[0]), torch.from_numpy(made[1]))
+
+
+def measure(xp: Namespace, gradient: Any, alive: Array | None, loss: Array | None) -> tuple[Array, Array] | None:
+    """The gradient's 2-norm, and whether it and the loss are finite and `alive` is true, likewise."""
+    if isinstance(gradient, tuple):
+        return None
+    made = minibatch.measure(xp, gradient.numpy(), alive, loss)
+    return None if made is None else (_number(made[0]), _number(made[1]))
+
+
+def _number(scalar: Any) -> Array:
+    return torch.from_numpy(np.asarray(scalar))
+
+
 def scan(backend: Any, step: Any, carry: Any, fixed: Any, xs: Any, reverse: bool) -> tuple[Any, Any]:
     """carry, yₜ = step(carry, fixed, xₜ): by NumPy on the same memory, whose calls on few numbers cost less.
 
@@ -188,6 +235,9 @@ def joined(xp: Namespace, column: Any) -> Array:
 
 
 FORMS: Forms = {
+    "xpnet.data.batches.gather": gather,
+    "xpnet.losses.classification.cross_entropy": cross_entropy,
+    "xpnet.optimizers.finite.measure": measure,
     "xpnet.layers.normalization.standardize_features": standardize_features,
     "xpnet.layers.activations.gelu": gelu,
     "xpnet.arrays.sigmoid": sigmoid,
