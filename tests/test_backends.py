@@ -361,6 +361,18 @@ def test_compile_does_k_steps(backend):
     assert backend.asnumpy(count) == 3
 
 
+def test_an_old_array_api_compat_is_named_where_pytorch_needs_a_newer(monkeypatch):
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    from xpnet.backends import torch
+
+    def maximum(a, b):
+        raise TypeError("maximum(): argument 'other' (position 2) must be Tensor, not float")
+
+    monkeypatch.setattr(torch.xp, "maximum", maximum)
+    with pytest.raises(BackendError, match=r"^PyTorch needs array-api-compat 1\.16: pip install -U array-api-compat$"):
+        torch.connect("")
+
+
 def test_jax_refuses_integers_that_it_would_wrap():
     pytest.importorskip("jax", reason="JAX is not installed")
     code = "import numpy as np, xpnet as xn; xn.backend('jax').asarray(np.asarray([0, 2**32]))"

@@ -129,6 +129,10 @@ def connect(device: str) -> TorchBackend:
     if torch is None:
         raise absent(WHY, "torch", "PyTorch is not installed: pip install 'xpnet[torch]'")
     try:
+        xp.maximum(torch.zeros(1), 0.0)
+    except TypeError:
+        raise BackendError("PyTorch needs array-api-compat 1.16: pip install -U array-api-compat") from None
+    try:
         found = torch.empty(0, device=device or "cpu").device
         (torch.ones(2, 2, device=found) @ torch.ones(2, 2, device=found)).cpu()  # "meta" holds nothing to bring home
     except (RuntimeError, AssertionError) as error:
