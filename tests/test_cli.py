@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -152,10 +151,11 @@ def test_what_an_encoding_has_not_is_spelt_out(monkeypatch):
 
 @pytest.mark.posix
 def test_ctrl_c_ends_the_checks_without_a_traceback():
-    words = [sys.executable, "-u", "-m", "xpnet", "selfcheck", "--backend", "numpy"]
-    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell has what it runs in the background ignore it
-    how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": heed}
-    with subprocess.Popen(words, **how) as process:
+    # what a shell runs in the background ignores Ctrl-C, and so does what that starts
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"{heed}; import sys, xpnet.cli; sys.exit(xpnet.cli.main(sys.argv[1:]))"
+    words = [sys.executable, "-u", "-c", program, "selfcheck", "--backend", "numpy"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline().startswith("ok ")
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=120)
