@@ -1,6 +1,7 @@
 """A step's own forms on the host, against the plain ones: a batch gathered, judged, measured; layers in a row."""
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -131,3 +132,19 @@ def test_linear_layers_in_a_row_give_the_numbers_of_one_by_one(library, monkeypa
         if library.name == "numpy":
             assert np.array_equal(found, expected)
         assert np.max(np.abs(found - expected), initial=0.0) <= 1e-5
+
+
+@dataclass
+class Unhashable:
+    """A loss with a setting, which Python cannot hash."""
+
+    factor: float = 2.0
+
+    def __call__(self, prediction, target):
+        value, gradient = cross_entropy(prediction, target)
+        return value * self.factor, gradient * self.factor
+
+
+def test_a_loss_that_cannot_be_hashed_has_no_form_of_its_own(library):
+    loss = Unhashable()
+    assert library.native(loss) is loss
