@@ -31,8 +31,8 @@ APART = 1 << 28, 1 << 25
 """Bytes from which an array has pages of its own, which go back to the system with it: the first that glibc accepts."""
 
 
-def calmly(run: Run, threads: Callable[[], Any], work: Work | None = None, small: float = SMALL) -> Run:
-    """Return the same `run(carry, fixed, xs)`; `threads()` is a context with one thread, for work that is `small`.
+def calmly(run: Run, threads: Callable[[], Any], work: Work | None = None) -> Run:
+    """Return the same `run(carry, fixed, xs)`; `threads()` is a context with one thread, for small work.
 
     `work` gives the multiply-adds of a sample; unless given, they are taken to be as many as θ is long.
     """
@@ -41,7 +41,7 @@ def calmly(run: Run, threads: Callable[[], Any], work: Work | None = None, small
         theta, batch = carry[0], xs[0].shape[-1]
         keep_memory()
         with ExitStack() as stack:
-            if 2.0 * batch * (theta.shape[0] if work is None else work(fixed)) < small:
+            if 2.0 * batch * (theta.shape[0] if work is None else work(fixed)) < SMALL:
                 stack.enter_context(threads())
             flushing = stack.enter_context(flushed())
             carry, results = run(carry, fixed, xs)

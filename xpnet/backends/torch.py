@@ -25,9 +25,6 @@ from xpnet.backends.native import choose
 from xpnet.backends.numpy import NumpyBackend
 from xpnet.errors import BackendError
 
-SMALL = 2e7
-"""Floating-point operations of a step's forward pass below which one thread is better: its threads cost less."""
-
 
 class TorchBackend(InPlaceBackend):
     """PyTorch on any of its devices."""
@@ -116,7 +113,7 @@ class TorchBackend(InPlaceBackend):
         run = super().compile(step)
         if self.device.type != "cpu":
             return run
-        return calmly(run, _one_thread(), work, SMALL)
+        return calmly(run, _one_thread(), work)
 
 
 @cache
