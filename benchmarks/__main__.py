@@ -3,7 +3,6 @@
 import argparse
 import datetime
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -45,9 +44,8 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
 
 
 def net(text: str) -> str:
-    """Read the sizes of a network's layers, and leave them as they are."""
-    if not re.fullmatch(r"[1-9]\d*(-[1-9]\d*)+", text):
-        raise argparse.ArgumentTypeError(f"must be sizes such as 784-128-10, got {text}")
+    """Read a net, and leave it as it is."""
+    cpu.sizes(text)
     return text
 
 

@@ -1,6 +1,7 @@
 """`python -m benchmarks cpu`: xpnet and its peers on this machine's processor."""
 
-from argparse import Namespace
+import re
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
@@ -37,6 +38,13 @@ GROWERS = ("xpnet-numpy", "xpnet-fast", "torch-flush")
 BUSY = ("xpnet-numpy", "xpnet-fast", "torch-flush")
 
 
+def sizes(text: str) -> tuple[int, ...]:
+    """Read a net such as 784-128-10."""
+    if not re.fullmatch(r"[1-9]\d*(-[1-9]\d*)+", text):
+        raise ArgumentTypeError(f"must be sizes such as 784-128-10, got {text}")
+    return tuple(map(int, text.split("-")))
+
+
 def tasks(nets: list[str], batches: list[int], optimizers: list[str], full: bool, samples: int) -> list[Settings]:
     """Return the cases: the usual ones, or every combination of what was asked for."""
     wanted: Any = USUAL
@@ -46,7 +54,7 @@ def tasks(nets: list[str], batches: list[int], optimizers: list[str], full: bool
         wanted = product(nets or NETS, batches or [128], optimizers or ["adam"])
     found = []
     for net, batch, optimizer in wanted:
-        task = Settings(tuple(map(int, net.split("-"))), batch, optimizer, samples)
+        task = Settings(sizes(net), batch, optimizer, samples)
         found.append(replace(task, samples=samples // SHARE) if task.parameters > LARGE else task)
     return found
 

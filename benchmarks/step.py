@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 import xpnet as xn
+from benchmarks.cpu import sizes
 from benchmarks.peers.xpnet import network
 from benchmarks.settings import Settings
 from xpnet import layers
@@ -78,13 +79,18 @@ def main() -> None:
     """Train twice, unwatched and watched, and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--backend", default="numpy")
-    parser.add_argument("--net", default="784-128-10")
+    parser.add_argument("--net", type=sizes, default="784-128-10", metavar="784-128-10")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--samples", type=int, default=60000)
     parser.add_argument("--epochs", type=int, default=9)
     args = parser.parse_args()
-    task = Settings(tuple(map(int, args.net.split("-"))), args.batch, samples=args.samples)
-    backend, rng = xn.backend(args.backend), np.random.default_rng(0)
+    task = Settings(args.net, args.batch, samples=args.samples)
+    try:
+        backend, rng = xn.backend(args.backend), np.random.default_rng(0)
+    except xn.BackendError as error:
+        parser.error(str(error))
+    if not backend.eager:
+        parser.error(f"{backend.name} makes one program of a step, whose parts cannot be timed from outside")
     x, y = rng.integers(0, 256, (args.samples, task.sizes[0]), np.uint8), rng.integers(0, task.sizes[-1], args.samples)
     model = xn.Model(network(task.sizes), xn.cross_entropy, xn.Adam(), backend=backend)
 

@@ -127,8 +127,9 @@ def test_a_command_exists(command, monkeypatch):
             assert {extra for word in rest for extra in re.findall(r"[\w]+", word.partition("[")[2])} <= set(EXTRAS)
         case ["python", "-m", "pytest" | "mkdocs" as module, *_]:
             assert any(module in requirement for requirement in [*EXTRAS["test"], *EXTRAS["docs"]])
-        case ["python", script, *rest]:
-            text = (ROOT / script).read_text(encoding="utf-8")
+        case ["python", "-m", script, *rest] | ["python", script, *rest]:
+            path = script if script.endswith(".py") else f"{script.replace('.', '/')}.py"
+            text = (ROOT / path).read_text(encoding="utf-8")
             assert all(f'"{word}"' in text for word in rest if word.startswith("--"))
         case _:
             pytest.fail(f"nobody knows the command: {command}")

@@ -27,7 +27,7 @@ def prepare(settings: Settings):
     """Return `epoch` and `predict` of a model on the backend that the options name."""
     name = settings.options.get("backend") or BACKENDS.get(settings.device, "numpy")
     backend = xn.backend(name)
-    if settings.tf32 and backend.fuses:  # its products are cuBLASLt's, which know nothing of CUPY_TF32
+    if settings.tf32 and "tf32" in backend.precisions:  # its products are cuBLASLt's, which know nothing of CUPY_TF32
         backend = backend.with_matmul("tf32")
     images, labels = map(backend.asarray, settings.train())
     labels = backend.xp.astype(labels, backend.xp.int32)  # as the door would, at every call of fit

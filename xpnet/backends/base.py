@@ -78,6 +78,8 @@ class Backend:
     """Whether a compiled step carries θ as one vector (else as the tuple of its windows)."""
     precision = "float32"
     """In which float32 matrices are multiplied."""
+    precisions: tuple[str, ...] = ("float32",)
+    """In which they can be: `with_matmul` gives a backend that does."""
     reads_free = False
     """Whether reading a number costs no waiting: the device is the host itself, and has done what it was told."""
     eager = True

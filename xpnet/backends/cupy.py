@@ -64,6 +64,7 @@ class CupyBackend(InPlaceBackend):
     """
 
     fuses = True
+    precisions = tuple(cublaslt.COMPUTE)
 
     def __init__(
         self,
@@ -91,8 +92,8 @@ class CupyBackend(InPlaceBackend):
 
         θ, the optimizer's state and all sums stay float32; float64 is always multiplied as float64.
         """
-        if precision not in cublaslt.COMPUTE:
-            raise BackendError(f'unknown precision "{precision}": choose one of {", ".join(cublaslt.COMPUTE)}')
+        if precision not in self.precisions:
+            raise BackendError(f'unknown precision "{precision}": choose one of {", ".join(self.precisions)}')
         chosen = type(self)(self.device, self.reason, precision, self.cupy, self.xp)
         if precision != "float32" and chosen.products is None:
             raise BackendError(f'matmul="{precision}" needs cuBLASLt, which could not be loaded: run `xpnet doctor`')

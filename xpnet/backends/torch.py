@@ -76,7 +76,7 @@ class TorchBackend(InPlaceBackend):
         return _one_thread()()
 
     def native(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return PyTorch's own form of a function of the image layers, on the CPU."""
+        """Return PyTorch's own form of a function, on the CPU."""
         return choose(FORMS, function) if self.device.type == "cpu" else function
 
     @cached_property

@@ -36,8 +36,7 @@ class Chain(Layer):
         def backward(dy: Array, need_dx: bool = True, out: Params = ()) -> tuple[Array | None, Params]:
             out = out or (None,) * len(params)
             gradients: Params = ()
-            ds, dbias, y = dy, None, inputs.pop()
-            masks.pop()
+            ds, dbias, y, _ = dy, None, inputs.pop(), masks.pop()
             if self.relu[-1]:
                 ds = ctx.xp.astype(y > 0, dy.dtype)
                 ds *= dy

@@ -91,7 +91,7 @@ def precisions(backend: Backend, quick: bool) -> Figures:
     exact = a.astype(np.float64) @ b
     scale = np.abs(a).astype(np.float64) @ np.abs(b)
     bits = {"float32": 24, "tf32": 11, "bfloat16": 8}
-    for precision in bits if backend.name == "cupy" else ("float32",):
+    for precision in backend.precisions:
         one = backend.with_matmul(precision)
         error = float(np.max(np.abs(one.asnumpy(one.matmul(one.asarray(a), one.asarray(b))) - exact) / scale))
         tolerance = 8 * 2.0 ** -bits[precision]

@@ -1,4 +1,4 @@
-"""PyTorch's forms, on the CPU: its own convolutions, pools, norms and attention, with their pullbacks, no autograd.
+"""PyTorch's forms, on the CPU: its own products, convolutions, pools, norms and attention, without autograd.
 
 Images stay channels last in memory; PyTorch is shown them with the channels' axis moved to the second place.
 """
@@ -14,6 +14,10 @@ from xpnet.backends.dense import Dense
 from xpnet.backends.native import Forms, minibatch
 from xpnet.backends.numpy import NumpyBackend
 from xpnet.geometry import Grid, Pair
+
+HOST = NumpyBackend(reason="works on tensors' memory")
+ATEN = torch.ops.aten
+Settings = tuple[Any, ...]
 
 
 class TorchDense(Dense):
@@ -32,11 +36,6 @@ class TorchDense(Dense):
         """Return dx where y is above 0."""
         dx = torch.mm(ds, weight.T)
         return (dx if mask is None else ATEN.threshold_backward(dx, mask, 0)), None
-
-
-HOST = NumpyBackend(reason="works on tensors' memory")
-ATEN = torch.ops.aten
-Settings = tuple[Any, ...]
 
 
 def _in(images: Array) -> Array:
