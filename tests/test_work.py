@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import xpnet as xn
+from xpnet.backends.base import Work
 from xpnet.backends.host import calmly
 from xpnet.data import batches
 
@@ -63,6 +64,6 @@ def test_work_chooses_the_threads():
 
     x = np.zeros((10, 28, 28, 1), "float32")
     carry, xs = (np.zeros(1000, "float32"), ()), (np.zeros((1, 128)),)
-    for work, times in ((None, 1), (lambda fixed: 1000, 2), (lambda fixed: len(fixed[0]) * 10**6, 2)):
+    for work, times in ((None, 1), (lambda fixed: Work(1000), 2), (lambda fixed: Work(len(fixed[0]) * 1e6), 2)):
         calmly(run, One, work)(carry, (x, None), xs)
         assert len(entered) == times

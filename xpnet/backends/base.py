@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, wraps
 from importlib import import_module
-from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -28,8 +28,18 @@ Step: TypeAlias = Callable[[Any, Any, Any], tuple[Any, tuple[Array, ...]]]
 Run: TypeAlias = Callable[[Any, Any, Any], tuple[Any, tuple[Array, ...]]]
 """K steps: `run(carry, fixed, xs) -> carry, (losses, …)`."""
 
-Work: TypeAlias = Callable[[Any], float]
-"""The multiply-adds of a sample in a step's forward pass, of the step's `fixed`."""
+
+class Work(NamedTuple):
+    """How much the parameters do for a sample in a step's forward pass."""
+
+    adds: float
+    """Multiply-adds."""
+    matrices: tuple[int, ...] = ()
+    """The sizes of those that multiply a batch as a whole, if each parameter is used once for a sample."""
+
+
+Working: TypeAlias = Callable[[Any], Work]
+"""How much that is, of the step's `fixed`."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -241,7 +251,7 @@ class Backend:
 
         return apply
 
-    def compile(self, step: Step, work: Work | None = None) -> Run:
+    def compile(self, step: Step, work: Working | None = None) -> Run:
         """Make one step into K: `run(carry, fixed, xs) -> carry, (losses, ...)`, K the leading length of `xs`.
 
         `work` tells how large a step is, of which a library may make something; unless given, the length of θ does.
@@ -260,7 +270,7 @@ class Backend:
         """Return what adds up over ranks on their devices, by `add`, and can `compile`; None: by way of the host."""
         return None
 
-    def one_by_one(self, step: Step, work: Work | None = None) -> Run:
+    def one_by_one(self, step: Step, work: Working | None = None) -> Run:
         """Make K steps of one in which the host has a part: never one program, whatever the library compiles."""
         return self.compile(step, work)
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.backends.base import Run, Work
+from xpnet.backends.base import Run, Work, Working
 
 SMALL = 1e8
 """Floating-point operations of a step's forward pass, two for each multiply-add, below which one thread is better."""
@@ -31,17 +31,24 @@ APART = 1 << 28, 1 << 25
 """Bytes from which an array has pages of its own, which go back to the system with it: the first that glibc accepts."""
 
 
-def calmly(run: Run, threads: Callable[[], Any], work: Work | None = None) -> Run:
-    """Return the same `run(carry, fixed, xs)`; `threads()` is a context with one thread, for small work.
+def small(batch: int, work: Work) -> bool:
+    """Whether a step on so many samples is better done on one thread."""
+    return 2.0 * batch * work.adds < SMALL
 
-    `work` gives the multiply-adds of a sample; unless given, they are taken to be as many as θ is long.
+
+def calmly(
+    run: Run, threads: Callable[[], Any], work: Working | None = None, one: Callable[[int, Work], bool] = small
+) -> Run:
+    """Return the same `run(carry, fixed, xs)`; `threads()` is a context with one thread, for what `one` says.
+
+    `work` gives the work of a sample; unless given, its multiply-adds are taken to be as many as θ is long.
     """
 
     def calm(carry: Any, fixed: Any, xs: Any) -> tuple[Any, tuple[Any, ...]]:
         theta, batch = carry[0], xs[0].shape[-1]
         keep_memory()
         with ExitStack() as stack:
-            if 2.0 * batch * (theta.shape[0] if work is None else work(fixed)) < SMALL:
+            if one(batch, Work(theta.shape[0]) if work is None else work(fixed)):
                 stack.enter_context(threads())
             flushing = stack.enter_context(flushed())
             carry, results = run(carry, fixed, xs)
@@ -110,6 +117,11 @@ class Counted:
         self.lock, self.inside, self.before = Lock(), 0, value
         self.threads = local()
 
+    def outside(self) -> Any:
+        """Return the value that the setting has for those who are not inside."""
+        with self.lock:
+            return self.before if self.inside else self.get()
+
     @contextmanager
     def __call__(self) -> Iterator[None]:
         """Return the context."""
@@ -147,6 +159,14 @@ def flushed() -> Iterator[bool]:
         yield True
     finally:
         libm.fesetenv(before)
+
+
+def floating() -> Callable[[], Any]:
+    """Return what makes the thread that calls it treat subnormal numbers as this one does now."""
+    libm, mode = _libm(), (ctypes.c_uint32 * 8)()
+    if libm is None or libm.fegetenv(mode):
+        return lambda: None
+    return lambda: libm.fesetenv(mode)
 
 
 @lru_cache(maxsize=1)

@@ -9,7 +9,8 @@ import array_api_compat.numpy as xp
 import numpy as np
 
 from xpnet.arrays import Array
-from xpnet.backends.base import Apply, Gate, Numbers, Rule, Run, Step, Vectors, Work
+from xpnet.backends import pieces
+from xpnet.backends.base import Apply, Gate, Numbers, Rule, Run, Step, Vectors, Working
 from xpnet.backends.fused import Fused, fuse, fused_available
 from xpnet.backends.host import calmly, host_bits, keep_memory
 from xpnet.backends.in_place import InPlaceBackend
@@ -57,7 +58,11 @@ class NumpyBackend(InPlaceBackend):
 
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """Return a @ b, in `out` if one is given."""
-        return np.dot(a, b, out=out) if a.ndim == b.ndim == 2 else np.matmul(a, b, out=out)  # the same, with less ado
+        if a.ndim != 2 or b.ndim != 2:
+            return np.matmul(a, b, out=out)
+        if a.shape[0] * a.shape[1] * b.shape[1] >= pieces.WORTH and pieces.cuts(a, b):
+            return pieces.product(a, b, out)
+        return np.dot(a, b, out=out)
 
     def use_threads(self, most: int) -> None:
         """Let OpenBLAS take no more threads than that."""
@@ -73,9 +78,9 @@ class NumpyBackend(InPlaceBackend):
         keep_memory()
         return function
 
-    def compile(self, step: Step, work: Work | None = None) -> Run:
-        """Run the steps one by one; small ones on one thread."""
-        return calmly(super().compile(step), one_blas_thread, work)
+    def compile(self, step: Step, work: Working | None = None) -> Run:
+        """Run the steps one by one; small ones on one thread, and where there are two, large products in pieces."""
+        return calmly(super().compile(step), one_blas_thread, work, pieces.one_each)
 
     def _map(self, rule: Rule) -> Apply:
         def apply(state: Vectors, inputs: Vectors, scalars: Numbers, gate: Gate = None) -> Vectors:

@@ -1,9 +1,11 @@
 """How much a sample is: multiply-adds and numbers, by the shape of the inputs."""
 
 from functools import cached_property
+from math import prod
 from typing import Any
 
 from xpnet.arrays import Array, shape_of, with_batch
+from xpnet.backends.base import Work
 from xpnet.layers import Layer
 
 BATCH = 4096
@@ -20,6 +22,15 @@ class Sizing:
     def work(self, x: Array) -> int:
         """Return the multiply-adds of a sample of x."""
         return self._sizes(x)[0]
+
+    def extent(self, x: Array) -> Work:
+        """Return the work of a sample of x, and the matrices that do most of it, if each is used once."""
+        adds = self.work(x)
+        return Work(adds, self._matrices if adds == self.net.size else ())
+
+    @cached_property
+    def _matrices(self) -> tuple[int, ...]:
+        return tuple(prod(window.shape) for window in self.net.layout if len(window.shape) == 2)
 
     def samples(self, x: Array) -> int:
         """Return how many samples of x are evaluated at a time: fewer where the outputs of layers are large images."""

@@ -85,7 +85,7 @@ class Step(Judging, Gathering, Sharing, Sizing):
             return self.communicator.compile(self.shared)  # type: ignore[no-any-return]
         shared = self.world.size > 1 or self.shards is not None
         compile = self.backend.one_by_one if shared else self.backend.compile
-        return compile(self.shared if shared else self.one, lambda fixed: self.work(fixed[0]))
+        return compile(self.shared if shared else self.one, lambda fixed: self.extent(fixed[0]))
 
     @cached_property
     def native_loss(self) -> Loss:
