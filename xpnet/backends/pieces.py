@@ -70,8 +70,8 @@ def _pieces(a: Array, b: Array, y: Array) -> Iterator[tuple[Array, Array, Array]
     """Return a, b and y of each piece, cut along the longer axis of y."""
     axis = int(y.shape[0] < y.shape[1])
     size = -(-y.shape[axis] // (PIECES * KERNEL)) * KERNEL
-    cuts = [slice(start, start + size) for start in range(0, y.shape[axis], size)]
-    return iter([(a, b[:, cut], y[:, cut]) if axis else (a[cut], b, y[cut]) for cut in cuts])
+    places = [slice(start, start + size) for start in range(0, y.shape[axis], size)]
+    return iter([(a, b[:, own], y[:, own]) if axis else (a[own], b, y[own]) for own in places])
 
 
 @cache
