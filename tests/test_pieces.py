@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -161,3 +162,21 @@ def test_a_network_says_which_matrices_it_multiplies_by():
     for net, shape, found in ((dense, (28, 28), (784 * 128, 1280)), (images, (28, 28, 1), ())):
         step = xn.Model(net, xn.cross_entropy, xn.SGD(0.1), backend="numpy").step
         assert step.extent(np.zeros((2, *shape), "float32")).matrices == found
+
+
+def test_what_numpy_is_told_of_overflows_holds_in_both_threads(monkeypatch):
+    together, matmul = threading.Barrier(2, timeout=30), np.matmul
+    a, b = matrices(*SHAPES[0])
+    a[:, 0], b[0] = np.inf, 0.0  # their product is not a number
+
+    def both(a, b, y):
+        together.wait()  # in four pieces, by two threads
+        matmul(a, b, y)
+
+    monkeypatch.setattr(pieces.np, "matmul", both)
+    with warnings.catch_warnings(), openblas.one_blas_thread():
+        warnings.simplefilter("error")
+        with np.errstate(all="ignore"):
+            assert np.isnan(pieces.product(a, b)).all()
+        with np.errstate(invalid="raise"), pytest.raises(FloatingPointError):
+            pieces.product(a, b)

@@ -7,8 +7,8 @@ where a product is cut, with some of OpenBLAS's kernels: so one thread by itself
 """
 
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import cache
 
 import numpy as np
@@ -47,7 +47,7 @@ def cuts(a: Array, b: Array) -> bool:
 def product(a: Array, b: Array, out: Array | None = None) -> Array:
     """Return a @ b, in `out` if one is given."""
     y = np.empty((a.shape[0], b.shape[1]), a.dtype) if out is None else out
-    pieces, mode = _pieces(a, b, y), floating()
+    pieces, mode = iter(_pieces(a, b, y)), floating()
 
     def take() -> None:
         for piece in pieces:  # an iterator: each goes to the thread that asks for it
@@ -57,7 +57,7 @@ def product(a: Array, b: Array, out: Array | None = None) -> Array:
         mode()
         take()
 
-    second = _second().submit(beside) if two_threads() else None
+    second = _second().submit(copy_context().run, beside) if two_threads() else None  # NumPy's errstate goes with it
     try:
         take()
     finally:
@@ -66,12 +66,12 @@ def product(a: Array, b: Array, out: Array | None = None) -> Array:
     return y
 
 
-def _pieces(a: Array, b: Array, y: Array) -> Iterator[tuple[Array, Array, Array]]:
+def _pieces(a: Array, b: Array, y: Array) -> list[tuple[Array, Array, Array]]:
     """Return a, b and y of each piece, cut along the longer axis of y."""
     axis = int(y.shape[0] < y.shape[1])
     size = -(-y.shape[axis] // (PIECES * KERNEL)) * KERNEL
     places = [slice(start, start + size) for start in range(0, y.shape[axis], size)]
-    return iter([(a, b[:, own], y[:, own]) if axis else (a[own], b, y[own]) for own in places])
+    return [(a, b[:, own], y[:, own]) if axis else (a[own], b, y[own]) for own in places]
 
 
 @cache
