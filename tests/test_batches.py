@@ -149,7 +149,7 @@ def test_resume_skips_the_batches_that_the_epoch_has_seen(tmp_path, monkeypatch)
     assert again.underway.position == 64
     again.resume(pairs(), checkpoint=path)
     assert bits(again) == bits(whole)
-    assert [thread.name for thread in threading.enumerate() if "xpnet" in thread.name] == []
+    assert [thread.name for thread in threading.enumerate() if "reads ahead" in thread.name] == []
 
 
 def generator(count=3):

@@ -316,7 +316,7 @@ def test_a_source_that_fails_is_told_where_and_theta_is_the_last_good_one(how):
         bad.fit(Failing(3, how), epochs=3, batch_size=16)  # read once before the first block
     assert "\n" not in str(caught.value)
     assert bad.state.t == 3
-    assert [thread.name for thread in threading.enumerate() if "xpnet" in thread.name] == []
+    assert [thread.name for thread in threading.enumerate() if "reads ahead" in thread.name] == []
     bad.resume(xn.Rows(X, Y))
     whole.fit(X, Y, epochs=3, batch_size=16)
     assert bits(bad) == bits(whole)
