@@ -38,8 +38,8 @@ class Work(NamedTuple):
     """The sizes of those that multiply a batch as a whole, if each parameter is used once for a sample."""
 
 
-Working: TypeAlias = Callable[[Any], Work]
-"""How much that is, of the step's `fixed`."""
+WorkOf: TypeAlias = Callable[[Any], Work]
+"""`work(fixed)`: how much that is, of what a step is given `fixed`."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -251,7 +251,7 @@ class Backend:
 
         return apply
 
-    def compile(self, step: Step, work: Working | None = None) -> Run:
+    def compile(self, step: Step, work: WorkOf | None = None) -> Run:
         """Make one step into K: `run(carry, fixed, xs) -> carry, (losses, ...)`, K the leading length of `xs`.
 
         `work` tells how large a step is, of which a library may make something; unless given, the length of θ does.
@@ -270,7 +270,7 @@ class Backend:
         """Return what adds up over ranks on their devices, by `add`, and can `compile`; None: by way of the host."""
         return None
 
-    def one_by_one(self, step: Step, work: Working | None = None) -> Run:
+    def one_by_one(self, step: Step, work: WorkOf | None = None) -> Run:
         """Make K steps of one in which the host has a part: never one program, whatever the library compiles."""
         return self.compile(step, work)
 

@@ -20,7 +20,7 @@ except ImportError:
 import numpy as np
 
 from xpnet.arrays import Array, Namespace
-from xpnet.backends.base import Apply, Gate, Numbers, Rule, Run, Step, Vectors, Working
+from xpnet.backends.base import Apply, Gate, Numbers, Rule, Run, Step, Vectors, WorkOf
 from xpnet.backends.cuda import cublaslt, detect, nccl
 from xpnet.backends.cuda.dense import FusedDense
 from xpnet.backends.cuda.graph import Room, Steps
@@ -228,11 +228,11 @@ class CupyBackend(InPlaceBackend):
 
         return apply
 
-    def compile(self, step: Step, work: Working | None = None) -> Run:
+    def compile(self, step: Step, work: WorkOf | None = None) -> Run:
         """Make K steps one CUDA graph, launched at once; step by step if they cannot be captured, with a warning."""
         return Steps(self, step)
 
-    def one_by_one(self, step: Step, work: Working | None = None) -> Run:
+    def one_by_one(self, step: Step, work: WorkOf | None = None) -> Run:
         """Run the steps one by one: no graph can wait for the host."""
         return super().compile(step)
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.backends.base import Run, Work, Working
+from xpnet.backends.base import Run, Work, WorkOf
 
 SMALL = 1e8
 """Floating-point operations of a step's forward pass, two for each multiply-add, below which one thread is better."""
@@ -37,7 +37,7 @@ def small(batch: int, work: Work) -> bool:
 
 
 def calmly(
-    run: Run, threads: Callable[[], Any], work: Working | None = None, one: Callable[[int, Work], bool] = small
+    run: Run, threads: Callable[[], Any], work: WorkOf | None = None, one: Callable[[int, Work], bool] = small
 ) -> Run:
     """Return the same `run(carry, fixed, xs)`; `threads()` is a context with one thread, for what `one` says.
 

@@ -18,7 +18,7 @@ except ImportError as error:
 import numpy as np
 
 from xpnet.arrays import Array
-from xpnet.backends.base import Apply, Backend, Gate, Numbers, Rule, Run, Step, Vectors, Working, absent, in_windows_too
+from xpnet.backends.base import Apply, Backend, Gate, Numbers, Rule, Run, Step, Vectors, WorkOf, absent, in_windows_too
 from xpnet.backends.native import choose
 from xpnet.errors import BackendError
 
@@ -95,7 +95,7 @@ class JaxBackend(Backend):
         compiled: Callable[..., Any] = jax.jit(function)
         return compiled
 
-    def compile(self, step: Step, work: Working | None = None) -> Run:
+    def compile(self, step: Step, work: WorkOf | None = None) -> Run:
         """Make K steps one program: a scan whose carry is overwritten, not copied."""
 
         def steps(carry: Any, fixed: Any, xs: Any) -> Any:
@@ -119,7 +119,7 @@ class JaxBackend(Backend):
 
         return run
 
-    def one_by_one(self, step: Step, work: Working | None = None) -> Run:
+    def one_by_one(self, step: Step, work: WorkOf | None = None) -> Run:
         """Run the steps one by one, each a few programs, which take indices as they are on the host."""
         plain = super().compile(step)
         return lambda carry, fixed, xs: plain(carry, fixed, (np.asarray(xs[0]), *xs[1:]))

@@ -10,7 +10,7 @@ import numpy as np
 
 from xpnet.arrays import Array
 from xpnet.backends import pieces
-from xpnet.backends.base import Apply, Gate, Numbers, Rule, Run, Step, Vectors, Working
+from xpnet.backends.base import Apply, Gate, Numbers, Rule, Run, Step, Vectors, WorkOf
 from xpnet.backends.fused import Fused, fuse, fused_available
 from xpnet.backends.host import calmly, host_bits, keep_memory
 from xpnet.backends.in_place import InPlaceBackend
@@ -78,7 +78,7 @@ class NumpyBackend(InPlaceBackend):
         keep_memory()
         return function
 
-    def compile(self, step: Step, work: Working | None = None) -> Run:
+    def compile(self, step: Step, work: WorkOf | None = None) -> Run:
         """Run the steps one by one; small ones on one thread, and where there are two, large products in pieces."""
         return calmly(super().compile(step), one_blas_thread, work, pieces.one_each)
 

@@ -45,7 +45,7 @@ def cuts(a: Array, b: Array) -> bool:
 
 
 def product(a: Array, b: Array, out: Array | None = None) -> Array:
-    """Return a @ b, in `out` if one is given."""
+    """Return a @ b, (M, K) @ (K, N) of one type, in `out` (M, N) if one is given; it is not read."""
     y = np.empty((a.shape[0], b.shape[1]), a.dtype) if out is None else out
     pieces, mode = iter(_pieces(a, b, y)), floating()
 

@@ -17,7 +17,7 @@ except ImportError as error:
 import numpy as np
 
 from xpnet.arrays import Array
-from xpnet.backends.base import Apply, Gate, Numbers, Rule, Run, Step, Vectors, Working, absent
+from xpnet.backends.base import Apply, Gate, Numbers, Rule, Run, Step, Vectors, WorkOf, absent
 from xpnet.backends.dense import Dense
 from xpnet.backends.host import Counted, calmly, keep_memory
 from xpnet.backends.in_place import InPlaceBackend
@@ -108,7 +108,7 @@ class TorchBackend(InPlaceBackend):
             keep_memory()
         return function
 
-    def compile(self, step: Step, work: Working | None = None) -> Run:
+    def compile(self, step: Step, work: WorkOf | None = None) -> Run:
         """Run the steps one by one; on the CPU, small ones on one thread."""
         run = super().compile(step)
         if self.device.type != "cpu":
