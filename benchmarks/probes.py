@@ -29,10 +29,8 @@ Figures = dict[str, Any]
 NAMES = {
     lt.EPILOGUE_DEFAULT: "plain",
     lt.EPILOGUE_BIAS: "bias",
-    lt.EPILOGUE_RELU_AUX_BIAS: "relu+bias",
+    lt.EPILOGUE_RELU_BIAS: "relu+bias",
     lt.EPILOGUE_BGRADA: "bias gradient",
-    lt.EPILOGUE_DRELU_BGRAD: "relu and bias gradients",
-    lt.EPILOGUE_DRELU: "relu gradient",
 }
 ALLOWED = {("float32", "float32"): 5e-5, ("tf32", "float32"): 4e-3, ("bfloat16", "float32"): 3e-2}
 ALLOWED |= {("float32", "float64"): 1e-13}
@@ -226,8 +224,8 @@ class Trial:
         self.products, self.cupy, self.dtype, self.offset = products, products.cupy, dtype, offset
         n, i, o = sizes
         rng = np.random.default_rng(0)
-        shapes = ((n, i), (i, o), (o,), (n, o), (n, 6), (o, 6))
-        self.x, self.w, self.b, self.dy, self.ds, self.v = (rng.normal(size=s).astype(dtype) for s in shapes)
+        shapes = ((n, i), (i, o), (o,), (n, o))
+        self.x, self.w, self.b, self.dy = (rng.normal(size=s).astype(dtype) for s in shapes)
 
     def window(self, host: np.ndarray, offset: int | None = None) -> Any:
         """Return a copy on the device, as far behind a boundary as a window of θ may lie."""
@@ -253,24 +251,12 @@ class Trial:
         product = self.x.astype(np.float64) @ self.w
         yield lt.EPILOGUE_DEFAULT, self.off((multiply(x, w), product))
         yield lt.EPILOGUE_BIAS, self.off((multiply(x, w, None, lt.EPILOGUE_BIAS, b), product + self.b))
-        mask = self.products.mask(x, w)
-        y = multiply(x, w, None, lt.EPILOGUE_RELU_AUX_BIAS, b, mask)
-        yield lt.EPILOGUE_RELU_AUX_BIAS, self.off((y, np.maximum(product + self.b, 0)))
+        y = multiply(x, w, None, lt.EPILOGUE_RELU_BIAS, b)
+        yield lt.EPILOGUE_RELU_BIAS, self.off((y, np.maximum(product + self.b, 0)))
         dw, db = self.window(0 * self.w), self.window(0 * self.b)
         dy = self.dy.astype(np.float64)
         made = multiply(x.T, self.window(self.dy, 0), dw, lt.EPILOGUE_BGRADA, db)
         yield lt.EPILOGUE_BGRADA, self.off((made, self.x.T @ dy), (db, dy.sum(axis=0)))
-        if y is not None:
-            yield from self.back(mask, self.cupy.asnumpy(y) > 0)
-
-    def back(self, mask: Any, on: np.ndarray) -> Iterator[tuple[int, float | None]]:
-        """Yield the epilogues that need ReLU's mask: dS (n, 6) times Vᵀ (6, o) where it let something through."""
-        multiply, ds, v = self.products.multiply, self.window(self.ds, 0), self.window(self.v)
-        wanted = (self.ds.astype(np.float64) @ self.v.T) * on
-        db = self.window(0 * self.b)
-        made = multiply(ds, v.T, None, lt.EPILOGUE_DRELU_BGRAD, db, mask)
-        yield lt.EPILOGUE_DRELU_BGRAD, self.off((made, wanted), (db, wanted.sum(axis=0)))
-        yield lt.EPILOGUE_DRELU, self.off((multiply(ds, v.T, None, lt.EPILOGUE_DRELU, None, mask), wanted))
 
 
 def try_all(cupy: Any) -> Iterator[Tried]:
@@ -323,8 +309,7 @@ def nan() -> Figures:
             trial = Trial(Products(cupy, precision), dtype, sizes, 0)
             trial.x[3, 2] = np.nan
             x, w, b = trial.window(trial.x), trial.window(trial.w), trial.window(trial.b)
-            bits = trial.products.mask(x, w)
-            y = trial.products.multiply(x, w, None, lt.EPILOGUE_RELU_AUX_BIAS, b, bits)
+            y = trial.products.multiply(x, w, None, lt.EPILOGUE_RELU_BIAS, b)
             name = f"{dtype if precision == 'float32' else precision}, {'×'.join(map(str, sizes))}"
             kept[name] = ABSENT if y is None else nan_in_words(cupy.asnumpy(y)[3])
     refused = refuses_nan()

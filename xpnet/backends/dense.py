@@ -12,6 +12,9 @@ from xpnet.arrays import Array
 class Dense:
     """y = max(x W + b, 0)        x (N, I)   W (I, O)   b (O,)   y (N, O)"""
 
+    scales = False
+    """Whether x may be multiplied by a `factor` on the way, which `forward` and `gradients` then take."""
+
     def __init__(self, backend: Any) -> None:
         self.backend, self.xp = backend, backend.xp
 
@@ -38,3 +41,12 @@ class Dense:
         if mask is not None:
             dx *= self.xp.astype(mask > 0, dx.dtype)
         return dx, None
+
+    def both(
+        self, x: Array, ds: Array, weight: Array, mask: Array, out: tuple[Array, ...], dbias: Array, before: Array
+    ) -> tuple[tuple[Array, Array], Array, Array]:
+        """Return what `gradients` returns, then what `back` returns: two products of the same ds.
+
+        `out` are the windows of dW and db, `before` that of the bias before the mask.
+        """
+        return self.gradients(x, ds, out, dbias), *self.back(ds, weight, mask, before)

@@ -79,15 +79,15 @@ class Sequential(Layer):
         return tuple(slots)
 
     @cached_property
-    def _fused_slots(self) -> tuple[Slot, ...]:
-        """The same, with linear layers in a row as one, for backends that compute them so."""
-        return fuse(self._slots)
+    def _fused_slots(self) -> tuple[tuple[Slot, ...], tuple[Slot, ...]]:
+        """The same, with linear layers in a row as one, for backends that compute them so; and for those that scale."""
+        return fuse(self._slots), fuse(self._slots, scales=True)
 
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Pullback]:
         """Run the children in order, keep their pullbacks on a tape, and run that backwards."""
         tape: list[tuple[Pullback, slice]] = []
         fused = ctx.backend.fuses and ctx.watch is None
-        for k, layer, own in self._fused_slots if fused else self._slots:
+        for k, layer, own in self._fused_slots[ctx.backend.dense.scales] if fused else self._slots:
             child = ctx.at(k)
             x, pullback = layer.forward(params[own], x, child)
             tape.append((pullback, own))

@@ -66,6 +66,11 @@ class Scale(Layer):
         names = (f"{name}={_named(value)}" for name, value in vars(self).items() if name in ("factor", "shift"))
         return f"Scale({', '.join(names)})"
 
+    @property
+    def by_one_number(self) -> bool:
+        """Whether it multiplies all by one number, and adds nothing."""
+        return isinstance(self.factor, float) and not self.shift
+
     def output_shape(self, shape: Shape) -> Shape:
         """Return the same shape; ShapeError if factor or shift has axes that a sample has not."""
         for own in (extent(self.factor), extent(self.shift)):

@@ -17,13 +17,11 @@ R_32F, R_64F = 0, 1
 OP_N, OP_T = 0, 1
 LAYOUT_BATCH_COUNT, LAYOUT_STRIDED_BATCH_OFFSET = 5, 6
 DESC_TRANSA, DESC_TRANSB, DESC_EPILOGUE, DESC_BIAS_POINTER = 3, 4, 7, 8
-DESC_EPILOGUE_AUX_POINTER, DESC_EPILOGUE_AUX_LD = 11, 12
 PREF_MAX_WORKSPACE_BYTES, PREF_REDUCTION_SCHEME_MASK = 1, 3
 PREF_MIN_ALIGNMENT_A_BYTES, PREF_MIN_ALIGNMENT_B_BYTES = 5, 6
 PREF_MIN_ALIGNMENT_C_BYTES, PREF_MIN_ALIGNMENT_D_BYTES = 7, 8
 REDUCTION_SCHEME_NONE, REDUCTION_SCHEME_COMPUTE_TYPE = 0, 2
-EPILOGUE_DEFAULT, EPILOGUE_BIAS, EPILOGUE_RELU_AUX_BIAS = 1, 4, 2 | 128 | 4
-EPILOGUE_DRELU, EPILOGUE_DRELU_BGRAD, EPILOGUE_BGRADA = 8 | 128, 8 | 128 | 16, 256
+EPILOGUE_DEFAULT, EPILOGUE_BIAS, EPILOGUE_RELU_BIAS, EPILOGUE_BGRADA = 1, 4, 2 | 4, 256
 
 WORKSPACE = 32 * 2**20
 """Bytes of device memory that an algorithm may use; NVIDIA advises 32 MiB on Hopper."""
@@ -82,16 +80,6 @@ class Product(NamedTuple):
         b = (self.n, self.k) if self.transpose_b else (self.k, self.n)
         return (*a, self.lda), (*b, self.ldb), (self.m, self.n, self.ldd)
 
-    @property
-    def mask_bits(self) -> int:
-        """The bits of one column of ReLU's mask: at least m, a multiple of 128."""
-        return -(-self.m // 128) * 128
-
-    @property
-    def mask_bytes(self) -> int:
-        """The size of ReLU's mask."""
-        return self.mask_bits // 8 * self.n
-
 
 class Plan(NamedTuple):
     """A product with its descriptors and its algorithm."""
@@ -122,25 +110,21 @@ class CublasLt:
         """As cuBLAS counts: 131000 for 13.1.0."""
         return int(self.library.cublasLtGetVersion())
 
-    def operation(self, product: Product, vector: int = 0, mask: int = 0) -> ctypes.c_void_p:
-        """Describe what is computed. `vector` points to the bias or its gradient, `mask` to ReLU's bits."""
+    def operation(self, product: Product, vector: int = 0) -> ctypes.c_void_p:
+        """Describe what is computed. `vector` points to the bias or its gradient."""
         desc = ctypes.c_void_p()
         compute = COMPUTE_64F if product.dtype == "float64" else COMPUTE[product.precision]
         self._call("MatmulDescCreate", ctypes.byref(desc), ctypes.c_int(compute), ctypes.c_int(TYPES[product.dtype][0]))
         for attribute, transposed in ((DESC_TRANSA, product.transpose_a), (DESC_TRANSB, product.transpose_b)):
             self._set("MatmulDesc", desc, attribute, ctypes.c_int32(OP_T if transposed else OP_N))
         self._set("MatmulDesc", desc, DESC_EPILOGUE, ctypes.c_uint32(product.epilogue))
-        if mask:
-            self._set("MatmulDesc", desc, DESC_EPILOGUE_AUX_LD, ctypes.c_int64(product.mask_bits))
-        self.point(desc, vector, mask)
+        self.point(desc, vector)
         return desc
 
-    def point(self, operation: ctypes.c_void_p, vector: int = 0, mask: int = 0) -> None:
-        """Say where the epilogue's vector and mask lie; the alignment of the vector must stay what it was."""
+    def point(self, operation: ctypes.c_void_p, vector: int = 0) -> None:
+        """Say where the epilogue's vector lies; its alignment must stay what it was."""
         if vector:
             self._set("MatmulDesc", operation, DESC_BIAS_POINTER, ctypes.c_void_p(vector))
-        if mask:
-            self._set("MatmulDesc", operation, DESC_EPILOGUE_AUX_POINTER, ctypes.c_void_p(mask))
 
     def layout(self, dtype: str, rows: int, columns: int, ld: int, batch: int = 1, step: int = 0) -> ctypes.c_void_p:
         """Describe a matrix in memory, column by column, or a batch of them, `step` elements apart."""
@@ -172,12 +156,12 @@ class CublasLt:
             self._set("MatmulPreference", preference, attribute, value)
         return preference
 
-    def plan(self, product: Product, vector: int = 0, mask: int = 0) -> Plan | None:
+    def plan(self, product: Product, vector: int = 0) -> Plan | None:
         """Choose an algorithm; None if there is none, which happens for some epilogues. Needs a device."""
         if self.handle is None:
             self.handle = ctypes.c_void_p()
             self._call("Create", ctypes.byref(self.handle))
-        operation = self.operation(product, vector, mask)
+        operation = self.operation(product, vector)
         layouts = tuple(
             self.layout(product.dtype, *sizes, product.batch, step)
             for sizes, step in zip(product.layouts(), product.steps, strict=True)
@@ -195,13 +179,14 @@ class CublasLt:
         return None
 
     def run(
-        self, plan: Plan, a: int, b: int, d: int, workspace: int, stream: int, vector: int = 0, mask: int = 0
+        self, plan: Plan, a: int, b: int, d: int, workspace: int, stream: int, vector: int = 0, factor: float = 1.0
     ) -> None:
-        """Put the product on a stream; all arguments are device pointers."""
-        self.point(plan.operation, vector, mask)
+        """Put the product times a factor on a stream; all but the factor are device pointers."""
+        self.point(plan.operation, vector)
         la, lb, ld = plan.layouts
+        scale = plan.one if factor == 1.0 else type(plan.one)(factor)
         status = self.library.cublasLtMatmul(
-            *(self.handle, plan.operation, ctypes.addressof(plan.one), a, la, b, lb, ctypes.addressof(plan.zero)),
+            *(self.handle, plan.operation, ctypes.addressof(scale), a, la, b, lb, ctypes.addressof(plan.zero)),
             *(d, ld, d, ld, ctypes.addressof(plan.algorithm), workspace, plan.workspace, stream),
         )
         self._check("Matmul", status)

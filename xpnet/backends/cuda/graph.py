@@ -15,7 +15,6 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from math import prod
 from threading import RLock
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -24,6 +23,7 @@ import numpy as np
 from xpnet.arrays import Array, describe
 from xpnet.backends.base import Step
 from xpnet.backends.cuda.kernels import Lent
+from xpnet.backends.cuda.results import Results
 from xpnet.backends.cuda.trees import addresses, copies, form, leaves, rebuild
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Steps:
         all have graphs                   all launch them
 
     Whatever it is, a call comes to the sums of K steps on each rank, and a rank that failed is missed before the others
-    ask NCCL for anything. A batch of its own (K = 1), and all that follows a refusal, runs step by step on all ranks.
+    ask NCCL for anything. All that follows a refusal runs step by step on all ranks.
     """
 
     def __init__(self, backend: Any, step: Step, world: "World | None" = None) -> None:
@@ -90,7 +90,7 @@ class Steps:
 
     def steps(self, carry: Any, fixed: Any, rows: tuple[Array, ...]) -> tuple[Any, tuple[Array, ...]]:
         """Run the steps, their columns on the device."""
-        if self.refused or len(rows[0]) < 2:
+        if self.refused:
             return run(self.backend, self.step, carry, fixed, rows)
         try:
             return self.graph(carry, fixed, rows)(carry, fixed, rows)
@@ -137,46 +137,17 @@ class Steps:
 
 def run(backend: Any, step: Step, carry: Any, fixed: Any, rows: tuple[Array, ...]) -> tuple[Any, tuple[Array, ...]]:
     """Run the steps one by one, on a copy of the carry."""
-    carry, results = _run(backend, step, copies(carry), fixed, rows)
-    return carry, results.columns()
+    carry, found = _run(step, copies(carry), fixed, rows)
+    return carry, Results.of(backend, found).columns()
 
 
-class Results(NamedTuple):
-    """What K steps report: a column of numbers each, those of 0-d results first, then those of larger ones."""
-
-    numbers: Array
-    shapes: list[tuple[int, ...]]
-
-    def columns(self) -> tuple[Array, ...]:
-        """Return the results in their order, (K, …) each."""
-        single, several = 0, self.shapes.count(())
-        found = []
-        for shape in self.shapes:
-            if not shape:
-                found.append(self.numbers[single])
-                single += 1
-            else:
-                own = self.numbers[several : several + prod(shape)]
-                found.append(own.T.reshape(-1, *shape))
-                several += len(own)
-        return tuple(found)
-
-
-def _run(backend: Any, step: Step, carry: Any, fixed: Any, rows: tuple[Array, ...], out: Array = None) -> Any:
-    """Return the carry and the results; `out` is where to write their numbers, (R, K)."""
-    results: tuple[Array, ...] = ()
+def _run(step: Step, carry: Any, fixed: Any, rows: tuple[Array, ...]) -> tuple[Any, list[tuple[Array, ...]]]:
+    """Return the carry, and what each step reports."""
+    found = []
     for k in range(len(rows[0])):
         carry, results = step(carry, fixed, tuple(row[k] for row in rows))
-        single, several = ([r for r in results if bool(r.ndim) is some] for some in (False, True))
-        if out is None:
-            count = len(single) + sum(r.size for r in several)
-            out = backend.cupy.empty((count, len(rows[0])), dtype=results[0].dtype)
-        backend.kernels.collect([r if r.dtype == out.dtype else r.astype(out.dtype) for r in single], out, k)
-        start = len(single)
-        for r in several:
-            out[start : start + r.size, k] = r.reshape(-1)
-            start += r.size
-    return carry, Results(out, [r.shape for r in results])
+        found.append(results)
+    return carry, found
 
 
 class CaptureError(Exception):
@@ -222,20 +193,19 @@ class Graph:
         if not self.direct and addresses(fixed) != self.addresses:
             self.table[...] = self.backend.asarray(np.asarray(addresses(fixed), dtype=np.int64))
             self.addresses = addresses(fixed)
-        out = self.backend.cupy.empty(self.results.numbers.shape, dtype=self.results.numbers.dtype)
         self.executable.launch()
-        out[...] = self.results.numbers
-        return self.carry, Results(out, self.results.shapes).columns()
+        return self.carry, self.results._replace(numbers=self.results.numbers.copy()).columns()
 
     def warm_up(self, carry: Any, fixed: Any, rows: tuple[Array, ...]) -> tuple[Any, tuple[Array, ...]]:
         """Run the steps one by one in the graph's memory. Nothing of it goes out, for it ends with the graph."""
         carry = copies(carry)
         own = set(addresses(carry))
         with self.apart():
-            made, results = _run(self.backend, self.step, carry, fixed, rows)
-        self.results, self.executable = results, None
+            made, found = _run(self.step, carry, fixed, rows)
+            self.results = results = Results.of(self.backend, found)
+        self.executable = None
         carry = copies(made, lambda array: array.data.ptr not in own)
-        return carry, Results(results.numbers.copy(), results.shapes).columns()
+        return carry, results._replace(numbers=results.numbers.copy()).columns()
 
     @contextmanager
     def apart(self) -> Iterator[None]:
@@ -272,7 +242,9 @@ class Graph:
             try:
                 self.room.stream.begin_capture()
                 assert self.results is not None
-                new, _ = _run(self.backend, self.step, carry, fixed, buffers, self.results.numbers)
+                new, found = _run(self.step, carry, fixed, buffers)
+                found = self.results.alike(self.backend, found)
+                self.results.collect(self.backend)
                 if form(new) != form(carry):
                     raise CaptureError("the carry changes its form from step to step")
                 for old, array in zip(leaves(carry), leaves(new), strict=True):
@@ -285,6 +257,7 @@ class Graph:
                 if not isinstance(error, Exception):
                     raise
                 raise CaptureError(str(error).strip().partition("\n")[0] or type(error).__name__) from error
+            self.results.point(self.backend, found)
         self.carry, self.rows, self.addresses, self.executable = carry, buffers, [], executable
 
     def __del__(self) -> None:

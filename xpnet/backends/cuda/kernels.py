@@ -22,6 +22,10 @@ from xpnet.random import digest
 
 BLOCKS, THREADS = 1024, 256
 """The largest grid, and the threads of a block: fixed, so that sums have one order on every GPU."""
+TICKETS = 1024
+"""Counters of a stream: as many sums can be under way in a kernel."""
+NULL = np.int64(0)
+"""A null pointer."""
 PER_THREAD = 2
 """The address by which every thread calls its own default stream (`cudaStreamPerThread`)."""
 MASK_PARAMETERS = "raw int32 key, int32 stream, int32 threshold, int64 first", "bool dropped"
@@ -33,13 +37,6 @@ def rule_parameters(program: Program) -> tuple[str, str]:
         [f"T {c}{k}" for k in range(len(kind))] for c, kind in (("x", program.inputs), ("s", program.state))
     )
     return ", ".join([*inputs, "raw T scalars, raw bool alive"]), ", ".join(state)
-
-
-def collect_kernel(count: int) -> tuple[str, str, str]:
-    """Return parameters and operation of the kernel that writes one step's `count` results into column k of K."""
-    inputs = ", ".join([*(f"raw T r{k}" for k in range(count)), "int32 column, int32 columns"])
-    lines = "".join(f"out[{k} * columns + column] = r{k}[0];\n" for k in range(count))
-    return inputs, "raw T out", lines
 
 
 def identifier(name: str) -> str:
@@ -88,7 +85,7 @@ class Kernels:
         """The gradient's 2-norm, and whether it and the loss, and all before them, were finite, as 0-d arrays."""
         if (
             isinstance(gradient, tuple)
-            or not _plain(gradient)
+            or not plain(gradient)
             or getattr(loss, "dtype", gradient.dtype) != gradient.dtype
         ):
             return None
@@ -97,14 +94,13 @@ class Kernels:
         blocks = min(-(-max(n, 1) // (4 * THREADS)), BLOCKS)
         partial = empty(blocks, dtype=gradient.dtype)
         before = self.true if alive is None else alive
-        nothing = np.int64(0)  # a null pointer
         arguments = (
             gradient,
             np.int64(n),
             before,
-            nothing if loss is None else loss,
+            NULL if loss is None else loss,
             partial,
-            self._ticket(),
+            self.tickets(),
             norm,
             now,
         )
@@ -114,21 +110,21 @@ class Kernels:
     def cross_entropy(self, scores: Array, labels: Array) -> tuple[Array, Array] | None:
         """Cross-entropy of scores (…, C) and int32 labels (…): value and gradient."""
         fits = scores.ndim > 1 and labels.shape == scores.shape[:-1] and scores.size
-        if not fits or scores.shape[-1] < 2 or not _plain(scores) or not _plain(labels, ("int32",)):
+        if not fits or scores.shape[-1] < 2 or not plain(scores) or not plain(labels, ("int32",)):
             return None
         empty, n, c = self.cupy.empty, labels.size, scores.shape[-1]
         gradient, value = empty(scores.shape, dtype=scores.dtype), empty((), dtype=scores.dtype)
         blocks = min(-(-n // (THREADS // 32)), BLOCKS)
         partial = empty(blocks, dtype=scores.dtype)
         sizes = np.int64(n), np.int32(c), np.float64(1.0 / n)
-        arguments = (scores, labels, *sizes, gradient, partial, self._ticket(), value)
+        arguments = (scores, labels, *sizes, gradient, partial, self.tickets(), value)
         self._reduction("cross_entropy", scores.dtype.name)((blocks,), (THREADS,), arguments)
         return value, gradient
 
     def gather(self, xp: Any, x: Array, y: Array, index: Array, dtype: str) -> tuple[Array, Array] | None:
         """The rows of x, as numbers of `dtype`, and of y that an int32 index names."""
         kinds = tuple(sources.TYPES)
-        if not (_plain(x, kinds) and _plain(y, kinds) and _plain(index, ("int32",)) and index.size and y.size):
+        if not (plain(x, kinds) and plain(y, kinds) and plain(index, ("int32",)) and index.size and y.size):
             return None
         if x.dtype.kind == "f" and x.dtype.name != dtype:
             return None
@@ -157,10 +153,10 @@ class Kernels:
         operation(key.reshape(1), digest(purpose, 32) - 2**31, threshold, first, dropped)
         return dropped
 
-    def collect(self, results: Sequence[Array], out: Array, column: int) -> None:
-        """Write one step's 0-d results, all of out's dtype, into a column of `out` (R, K)."""
-        operation = self.elementwise(*collect_kernel(len(results)), "xpnet_collect")
-        operation(*(r.reshape(1) for r in results), column, out.shape[1], out.reshape(-1), size=1)
+    def collect(self, table: Array, out: Array) -> None:
+        """Copy the numbers of out's dtype that lie at the addresses of a table like it."""
+        operation = self.elementwise("int64 address", "T out", "out = *(const T*)address", "xpnet_collect")
+        operation(table, out)
 
     @cached_property
     def true(self) -> Array:
@@ -168,13 +164,13 @@ class Kernels:
         with lasting(self.cupy):
             return self.cupy.ones((), dtype=bool)
 
-    def _ticket(self) -> Array:
-        """The counter of a stream; kernels on one stream follow each other, so they can share it."""
+    def tickets(self) -> Array:
+        """The counters of a stream; kernels on one stream follow each other, so they can share them."""
         stream = self.cupy.cuda.get_current_stream().ptr
         key = stream, get_ident() if stream == PER_THREAD else 0
         if key not in self._tickets:
             with lasting(self.cupy):
-                self._tickets[key] = self.cupy.zeros(1, dtype="uint32")
+                self._tickets[key] = self.cupy.zeros(TICKETS, dtype="uint32")
         return self._tickets[key]
 
     def _reduction(self, name: str, dtype: str) -> Any:
@@ -195,6 +191,6 @@ class Kernels:
         return self._functions[key]
 
 
-def _plain(array: Array, dtypes: Sequence[str] = ("float32", "float64")) -> bool:
+def plain(array: Array, dtypes: Sequence[str] = ("float32", "float64")) -> bool:
     """Whether an array lies in one piece, row by row, and has one of these dtypes."""
     return bool(array.flags.c_contiguous) and array.dtype.name in dtypes

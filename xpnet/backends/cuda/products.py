@@ -2,7 +2,7 @@
 
 cuBLASLt thinks in columns. A matrix that lies row by row is, to it, the transpose; so C = A B is asked for as
 Cᵀ = Bᵀ Aᵀ, which needs no copy. Seen this way the rows of D are the outputs of a layer, which is where cuBLASLt adds a
-bias, and where it keeps ReLU's mask.
+bias.
 
 Batches of matrices are one product too, if from one matrix to the next it is always as far. Where it is not (heads that
 are views on what a layer computed for all of them) an operand is copied: one kernel more, where a product for each head
@@ -115,11 +115,11 @@ class Products:
         self.lock = Lock()
 
     def multiply(
-        self, a: Array, b: Array, out: Array | None = None, epilogue: int = 1, vector: Array = None, mask: Array = None
+        self, a: Array, b: Array, out: Array | None = None, epilogue: int = 1, vector: Array = None, factor: float = 1.0
     ) -> Array | None:
-        """Return a b with an epilogue, in `out` if one is given; None if cuBLASLt has no way to do it.
+        """Return factor · a b with an epilogue, in `out` if one is given; None if cuBLASLt has no way to do it.
 
-        `vector` is the bias, or where the bias gradient goes; `mask` holds ReLU's bits. Batches have no epilogue.
+        `vector` is the bias, or where the bias gradient goes. Batches have no epilogue.
         """
         batch, steps = 1, (0, 0, 0)
         if a.ndim != 2 or b.ndim != 2:
@@ -136,14 +136,14 @@ class Products:
         what = product(a, b, out, pointers, self.precision, epilogue, batch, steps)
         if what is None:
             return None
-        v, bits = (array.data.ptr if array is not None else 0 for array in (vector, mask))
+        v = 0 if vector is None else vector.data.ptr
         with self.lock:
-            plan = self.plan(what, v, bits)
+            plan = self.plan(what, v)
             if plan is None:
                 return None
             stream = self.cupy.cuda.get_current_stream().ptr
             workspace = self.cupy.empty(plan.workspace, dtype="uint8")  # CuPy's pool gives it again on this stream only
-            self.lt.run(plan, pointers[1], pointers[0], pointers[2], int(workspace.data.ptr), stream, v, bits)
+            self.lt.run(plan, pointers[1], pointers[0], pointers[2], int(workspace.data.ptr), stream, v, factor)
         return out
 
     def batches(
@@ -176,12 +176,8 @@ class Products:
         whole = self.cupy.ascontiguousarray(self.cupy.broadcast_to(array, (*batch, *array.shape[-2:])))
         return whole, array.shape[-2] * array.shape[-1]
 
-    def plan(self, what: Product, vector: int, mask: int) -> Plan | None:
+    def plan(self, what: Product, vector: int) -> Plan | None:
         """Return the plan of a product, chosen when it is first met."""
         if what not in self.plans:
-            self.plans[what] = self.lt.plan(what, vector, mask)
+            self.plans[what] = self.lt.plan(what, vector)
         return self.plans[what]
-
-    def mask(self, a: Array, b: Array) -> Array:
-        """Return room for ReLU's bits on a b: a byte for eight outputs, the rows padded to 128 bits."""
-        return self.cupy.empty(a.shape[0] * (-(-b.shape[1] // 128) * 16), dtype="uint8")

@@ -8,6 +8,20 @@ TYPES = {"float32": "float", "float64": "double", "bool": "bool", "uint8": "unsi
 TYPES |= {"int64": "long long"}
 """C++ for the dtypes that kernels take."""
 
+LAST = """
+// Whether a block is the last of `count` that ask for a ticket, after all its threads wrote its partial sums
+__device__ bool is_last(unsigned int* ticket, unsigned int count) {
+  __shared__ bool last;
+  if (threadIdx.x == 0) {
+    __threadfence();
+    last = atomicInc(ticket, count - 1) == count - 1;
+    __threadfence();
+  }
+  __syncthreads();
+  return last;
+}
+"""
+
 REDUCE = """
 __device__ T sum_of_block(T value) {                     // the sum over the threads of a block, in thread 0
   __shared__ T of_warp[32];
@@ -19,17 +33,6 @@ __device__ T sum_of_block(T value) {                     // the sum over the thr
     for (int step = 16; step > 0; step >>= 1) value += __shfl_down_sync(0xffffffffu, value, step);
   __syncthreads();
   return value;
-}
-
-__device__ bool is_last_block(unsigned int* ticket) {    // after thread 0 wrote its block's partial sum
-  __shared__ bool last;
-  if (threadIdx.x == 0) {
-    __threadfence();
-    last = atomicInc(ticket, gridDim.x - 1) == gridDim.x - 1;
-    __threadfence();
-  }
-  __syncthreads();
-  return last;
 }
 
 __device__ T total_of(const T* partial) {                // by the last block, in thread 0
@@ -48,7 +51,7 @@ extern "C" __global__ void measure(const T* g, long long n, const bool* before, 
     sum += g[k] * g[k];
   sum = sum_of_block(sum);
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
-  if (!is_last_block(ticket)) return;
+  if (!is_last(ticket, gridDim.x)) return;
   sum = total_of(partial);
   if (threadIdx.x == 0) {
     norm[0] = sqrt(sum);
@@ -87,7 +90,7 @@ extern "C" __global__ void cross_entropy(const T* scores, const int* labels, lon
   }
   loss = sum_of_block(loss);
   if (threadIdx.x == 0) partial[blockIdx.x] = loss;
-  if (!is_last_block(ticket)) return;
+  if (!is_last(ticket, gridDim.x)) return;
   loss = total_of(partial);
   if (threadIdx.x == 0) value[0] = loss * T(-scale);
 }
@@ -120,7 +123,7 @@ dropped = (int)word < threshold;
 
 def reductions(dtype: str) -> str:
     """Return the source of `measure` and `cross_entropy` in one precision."""
-    return f"typedef {TYPES[dtype]} T;\n{REDUCE}{MEASURE}{CROSS_ENTROPY}"
+    return f"typedef {TYPES[dtype]} T;\n{LAST}{REDUCE}{MEASURE}{CROSS_ENTROPY}"
 
 
 def gather(dtype: str, inputs: str, targets: str) -> str:

@@ -22,9 +22,12 @@ class NumpyDense(Dense):
         """Return dW and db, in `out`."""
         return self.backend.matmul(x.T, ds, out=out[0]), np.add.reduce(ds, axis=0, out=out[1])
 
-    def back(self, ds: Array, weight: Array, mask: Array, out: Array) -> tuple[Array, Array]:
-        """Return dx where y is above 0."""
+    def both(
+        self, x: Array, ds: Array, weight: Array, mask: Array, out: tuple[Array, ...], dbias: Array, before: Array
+    ) -> tuple[tuple[Array, Array], Array, Array]:
+        """Return dW and db, in `out`, and dx where y is above 0."""
+        gradients = self.gradients(x, ds, out)
         dx = self.backend.matmul(ds, weight.T)
         if mask is not None:
             dx *= mask > 0
-        return dx, None
+        return gradients, dx, None

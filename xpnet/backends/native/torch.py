@@ -32,10 +32,12 @@ class TorchDense(Dense):
         """Return dW and db, in `out`."""
         return torch.mm(x.T, ds, out=out[0]), torch.sum(ds, 0, out=out[1])
 
-    def back(self, ds: Array, weight: Array, mask: Array, out: Array) -> tuple[Array, Array]:
-        """Return dx where y is above 0."""
+    def both(
+        self, x: Array, ds: Array, weight: Array, mask: Array, out: tuple[Array, ...], dbias: Array, before: Array
+    ) -> tuple[tuple[Array, Array], Array, Array]:
+        """Return dW and db, in `out`, and dx where y is above 0."""
         dx = torch.mm(ds, weight.T)
-        return (dx if mask is None else ATEN.threshold_backward(dx, mask, 0)), None
+        return self.gradients(x, ds, out), dx if mask is None else ATEN.threshold_backward(dx, mask, 0), None
 
 
 def _in(images: Array) -> Array:

@@ -1,0 +1,50 @@
+"""What K steps report, brought to one place by one kernel."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xpnet.arrays import Array
+
+
+class Results(NamedTuple):
+    """A row for each number that a step reports, a column for each step."""
+
+    numbers: Array
+    table: Array
+    """Where each of them lies, an address for each."""
+    shapes: list[tuple[int, ...]]
+
+    @staticmethod
+    def of(backend: Any, found: Sequence[tuple[Array, ...]]) -> "Results":
+        """Return the results of steps that were run."""
+        shapes, empty = [array.shape for array in found[0]], backend.cupy.empty
+        size = sum(map(prod, shapes)), len(found)
+        results = Results(empty(size, dtype=found[0][0].dtype), empty(size, dtype="int64"), shapes)
+        found = results.alike(backend, found)
+        results.point(backend, found)
+        results.collect(backend)
+        return results
+
+    def alike(self, backend: Any, found: Sequence[tuple[Array, ...]]) -> list[tuple[Array, ...]]:
+        """Return the arrays of all steps as what can be collected: numbers of one dtype, in one piece."""
+        make = backend.cupy.ascontiguousarray
+        return [tuple(make(array, dtype=self.numbers.dtype) for array in arrays) for arrays in found]
+
+    def point(self, backend: Any, found: Sequence[tuple[Array, ...]]) -> None:
+        """Write down where the numbers of steps lie."""
+        item = self.numbers.dtype.itemsize
+        table = [[array.data.ptr + item * k for array in arrays for k in range(array.size)] for arrays in found]
+        self.table[...] = backend.asarray(np.asarray(table, dtype=np.int64).T.copy())
+
+    def collect(self, backend: Any) -> None:
+        """Copy the numbers from there."""
+        backend.kernels.collect(self.table, self.numbers)
+
+    def columns(self) -> tuple[Array, ...]:
+        """Return the results in their order, (K, …) each."""
+        stops = np.cumsum([prod(shape) for shape in self.shapes]).tolist()
+        parts = zip(self.shapes, [0, *stops], stops, strict=False)
+        return tuple(self.numbers[start:stop].T.reshape(-1, *shape) for shape, start, stop in parts)
