@@ -1,8 +1,8 @@
 """Linear layers in a row, in few kernels: bias, ReLU and their gradients on the way out of a product.
 
 Small products are our own: a library's are made for large ones, and take two or three launches where one does. Of
-large ones cuBLASLt adds the bias and applies ReLU. Its epilogues for ReLU's derivative are kernels of their own, and slow
-ones on Hopper (`benchmarks/gpu/NOTES.md`), so what they do is a kernel here.
+large ones cuBLASLt adds the bias and applies ReLU. Its epilogues for ReLU's derivative are slow kernels of their own on
+Hopper (`benchmarks/gpu/NOTES.md`): that is a kernel here.
 """
 
 from typing import Any

@@ -109,10 +109,12 @@ extern "C" __global__ void small_product(const T* a, int a_row, int a_column, co
 // A layer's gradients from ds (n, o), where x (n, i) came in:  dw = x' ds,  db = sum of ds,  dx = ds w' where y > 0
 extern "C" __global__ void small_back(const T* x, const T* ds, const T* w, const T* y, int n, int i, int o, int share,
                                       T* dw, T* db, T* dx, T* partial, unsigned int* tickets) {
-  const Job first = {x, 1, i, ds, o, 1, i, o, n, share, 1, dw, 0, false, 0, db};
-  const Job second = {ds, o, 1, w, 1, o, n, i, o, o, 1, dx, 0, false, y, 0};
-  const int blocks = tiles(first) * parts(first), block = blockIdx.x;
-  product(block < blocks ? first : second, block < blocks ? block : block - blocks, partial, tickets);
+  const int blocks = (i + TILE) / TILE * ((o + TILE - 1) / TILE) * ((n + share - 1) / share), block = blockIdx.x;
+  const bool of_w = block < blocks;
+  const Job job = {of_w ? x : ds, of_w ? 1 : o, of_w ? i : 1, of_w ? ds : w, of_w ? o : 1, of_w ? 1 : o, of_w ? i : n,
+                   of_w ? o : i, of_w ? n : o, of_w ? share : o, 1, of_w ? dw : dx, 0, false, of_w ? 0 : y,
+                   of_w ? db : 0};
+  product(job, of_w ? block : block - blocks, partial, tickets);
 }
 """
 

@@ -1,7 +1,7 @@
 """K training steps as one CUDA graph: the host says "go" once, and the GPU does the rest by itself.
 
-The first call of a kind runs step by step, which compiles kernels, chooses algorithms and fills a memory pool of the
-graph's own. The second is captured, and from then on the graph is launched. What changes from call to call (which
+The first call of a kind runs two steps one by one, which compiles kernels, chooses algorithms and fills a memory pool
+of the graph's own. Then all are captured, and from then on the graph is launched. What changes from call to call (which
 samples, which keys, which learning rates) lies in fixed buffers that are filled before each launch, and so does the
 address of the data: a graph serves all data of one form, and holds none. Capturing runs nothing, so a step that cannot
 be captured leaves θ as it was; the steps then run one by one, and a warning says why.
@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 Gather: TypeAlias = Callable[[Any], list[Any]]
 """What each of the ranks says, in their order: `gather(own) -> all`."""
 
+WARM, MANY = 2, 8
+"""How many steps of a call warm up, to be forgotten; and how many a call must have for that: those of a shorter one all
+run one by one, and count, for it may be the only one of its form."""
+PIECE = 512
+"""Bytes of memory that a pool gives at least."""
 KEPT = 4
 """How many graphs a compiled step keeps, with their memory: one for each K and batch size, in practice one or two."""
 
@@ -51,7 +56,7 @@ class Steps:
     and a graph launched by all who captured it together ("Using NCCL with CUDA Graphs", NVIDIA's NCCL user guide). So
     ranks first tell each other how far they are, and all do what the one does that has come least far:
 
-        one is new to data of this form   all run the K steps one by one, in the memory of their graphs
+        one is new to data of this form   all run steps one by one, in the memory of their graphs
         one has no graph                  all capture, which adds up nothing, and tell each other whether it went well
         one of the captures failed        all begin again with the data's addresses in the graph, or run one by one
         all have graphs                   all launch them
@@ -183,7 +188,9 @@ class Graph:
         """Warm up, or capture and launch, or launch: what every rank is ready for."""
         stages = self.gather((self.results is not None, self.executable is not None))
         if not all(warm for warm, _ in stages):
-            return self.warm_up(carry, fixed, rows)
+            made = self.warm_up(carry, fixed, rows)
+            if made is not None:
+                return made
         if not all(captured for _, captured in stages):
             self.capture_on_all_ranks(carry, fixed, rows)
         assert self.results is not None
@@ -196,16 +203,26 @@ class Graph:
         self.executable.launch()
         return self.carry, self.results._replace(numbers=self.results.numbers.copy()).columns()
 
-    def warm_up(self, carry: Any, fixed: Any, rows: tuple[Array, ...]) -> tuple[Any, tuple[Array, ...]]:
-        """Run the steps one by one in the graph's memory. Nothing of it goes out, for it ends with the graph."""
+    def warm_up(self, carry: Any, fixed: Any, rows: tuple[Array, ...]) -> tuple[Any, tuple[Array, ...]] | None:
+        """Run steps one by one in the graph's memory. Nothing of it goes out, for it ends with the graph.
+
+        Return what they gave; None of many, of which a few are run.
+        """
+        count = len(rows[0])
+        few = count if count < MANY else WARM
         carry = copies(carry)
         own = set(addresses(carry))
         with self.apart():
-            made, found = _run(self.step, carry, fixed, rows)
-            self.results = results = Results.of(self.backend, found)
+            made, found = _run(self.step, carry, fixed, tuple(row[:few] for row in rows))
+            self.results = Results.of(self.backend, found)
+            if few < count:
+                self.results = Results.room(self.backend, found[0], count)
+                self.room.pool.malloc(PIECE * self.results.numbers.size)  # and freed: in one piece for all of them
         self.executable = None
+        if few < count:
+            return None
         carry = copies(made, lambda array: array.data.ptr not in own)
-        return carry, results._replace(numbers=results.numbers.copy()).columns()
+        return carry, self.results._replace(numbers=self.results.numbers.copy()).columns()
 
     @contextmanager
     def apart(self) -> Iterator[None]:

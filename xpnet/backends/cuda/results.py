@@ -20,13 +20,18 @@ class Results(NamedTuple):
     @staticmethod
     def of(backend: Any, found: Sequence[tuple[Array, ...]]) -> "Results":
         """Return the results of steps that were run."""
-        shapes, empty = [array.shape for array in found[0]], backend.cupy.empty
-        size = sum(map(prod, shapes)), len(found)
-        results = Results(empty(size, dtype=found[0][0].dtype), empty(size, dtype="int64"), shapes)
+        results = Results.room(backend, found[0], len(found))
         found = results.alike(backend, found)
         results.point(backend, found)
         results.collect(backend)
         return results
+
+    @staticmethod
+    def room(backend: Any, like: tuple[Array, ...], count: int) -> "Results":
+        """Return room for what `count` steps report, each of them like this."""
+        shapes, empty = [array.shape for array in like], backend.cupy.empty
+        size = sum(map(prod, shapes)), count
+        return Results(empty(size, dtype=like[0].dtype), empty(size, dtype="int64"), shapes)
 
     def alike(self, backend: Any, found: Sequence[tuple[Array, ...]]) -> list[tuple[Array, ...]]:
         """Return the arrays of all steps as what can be collected: numbers of one dtype, in one piece."""
