@@ -30,9 +30,21 @@ def generator(seed: int, purpose: str) -> np.random.Generator:
 
 def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
     """Return the order in which epoch number `epoch` visits n samples: int32 (n,)."""
-    return generator(seed, f"shuffle/{epoch}").permutation(np.arange(n, dtype=np.int32))
+    return (_order if n <= FORESEEN else _order.__wrapped__)(seed, epoch, n)
 
 
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, n: int) -> np.ndarray:
+    order = generator(seed, f"shuffle/{epoch}").permutation(np.arange(n, dtype=np.int32))
+    order.flags.writeable = False
+    return order
+
+
+FORESEEN = 2**22
+"""Samples up to which an order is kept, so that it can be drawn before it is needed."""
+
+
+@lru_cache(maxsize=1024)
 def step_key(seed: int, step: int) -> int:
     """Return the key of one training step, an integer in [−2³¹, 2³¹), from which the step's masks are hashed."""
     return int.from_bytes(blake2b(b"%d/%d" % (seed, step), digest_size=4).digest(), "little", signed=True)

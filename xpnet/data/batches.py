@@ -14,12 +14,13 @@ def gather(xp: Namespace, x: Array, y: Array, index: Array, dtype: str) -> tuple
 
 CALL = 2e10
 """Floating-point operations worth a call, a few tenths of a second on a processor; a step has 6 · batch · work."""
-LEAST = (64, 4)
-"""Steps in a call at least: of a network whose work is its parameters, and of one that has more, such as on images."""
+LEAST, MOST = (64, 4), 256
+"""Steps in a call at least: of a network whose work is its parameters, and of one that has more, such as on images; and
+at most."""
 
 
 def batches(
-    order: np.ndarray, batch_size: int, size: int, work: int | None = None, most: int = 256
+    order: np.ndarray, batch_size: int, size: int, work: int | None = None, most: int = MOST
 ) -> Iterator[np.ndarray]:
     """Yield the epoch's batches as blocks of indices (K, B): K steps at a time, the last short batch by itself.
 
@@ -41,9 +42,9 @@ def cut(order: np.ndarray, batch_size: int, steps: int) -> Iterator[np.ndarray]:
 
 
 def worth(batch_size: int, size: int, work: int | None = None) -> int:
-    """Return how many steps make a call that takes long enough to be worth one, 256 at most."""
+    """Return how many steps make a call that takes long enough to be worth one, MOST at most."""
     work = max(size if work is None else work, 1)
-    return min(max(LEAST[work > max(size, 1)], int(CALL / (6.0 * batch_size * work))), 256)
+    return min(max(LEAST[work > max(size, 1)], int(CALL / (6.0 * batch_size * work))), MOST)
 
 
 def steps_per_call(full: int, most: int) -> int:

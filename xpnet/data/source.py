@@ -101,6 +101,10 @@ class Samples(ABC):
     def blocks(self, seed: int, epoch: int, done: int, cut: Cut) -> Iterator[Block]:
         """Yield an epoch's batches but for its first `done` samples, some steps at a time."""
 
+    def foresee(self, seed: int, epoch: int) -> None:
+        """Draw an epoch's order while there is time."""
+        return  # of samples that come as they come there is none to draw
+
     @abstractmethod
     def chunks(self, size: int, part: Part = WHOLE) -> Iterator[Parts]:
         """Yield all samples in their order, up to `size` at a time, or those of part k of n."""
@@ -146,6 +150,11 @@ class Numbered(Samples):
         """Return the rows in the order in which an epoch visits them: int32 (n,)."""
         order = random.permutation(seed, epoch, self.count)
         return order if self.rows is None else self.rows[order]
+
+    def foresee(self, seed: int, epoch: int) -> None:
+        """Draw an epoch's order while there is time."""
+        if self.count <= random.FORESEEN:
+            random.permutation(seed, epoch, self.count)
 
     def hold_out(self, wanted: HoldOut | float, seed: int) -> tuple["Numbered", "Numbered"]:
         """Return samples for training and for validation, which a HoldOut, a share or a number of samples chooses.

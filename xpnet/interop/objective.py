@@ -93,13 +93,15 @@ class Penalized(Step):
         compiled = self.run if bool(weight_decay) == bool(old.weight_decay) else None
         return replace(self, optimizer=replace(old, weight_decay=weight_decay), compiled=compiled)
 
-    def many(self, state: State, fixed: Parts, block: np.ndarray) -> Outcome:
+    def many(
+        self, state: State, fixed: Parts, block: np.ndarray, meanwhile: Callable[[], None] = lambda: None
+    ) -> Outcome:
         """Do K steps on the batches of rows (K, B), with the λ of this B."""
         size = block.shape[1]
         if size not in self._sized:
             share = (self.objective.batch or size) / size
             self._sized[size] = self if share == 1.0 else self.decay(self.optimizer.weight_decay * share)
-        return Step.many(self._sized[size], state, fixed, block)
+        return Step.many(self._sized[size], state, fixed, block, meanwhile)
 
     @cached_property
     def _sized(self) -> dict[int, "Penalized"]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from xpnet import random
+from xpnet.data import batches
 from xpnet.data.source import Block, Cut, Samples
 from xpnet.errors import NonFiniteError
 from xpnet.metrics import concluded, needs_all
@@ -125,7 +127,7 @@ class Loop:
         """Do K steps, add up what they report, and return it. NonFiniteError for the first that is not sound."""
         run, new = self.run, np.zeros((0, 0))
         with Stopwatch() as watch:
-            outcome = step.many(self.holder.state, *block)
+            outcome = step.many(self.holder.state, *block, self._foresee)
         self.holder.state = outcome.state
         if len(outcome.sizes):
             new = self._add(step, outcome)
@@ -134,6 +136,13 @@ class Loop:
         if outcome.problem is not None:
             raise NonFiniteError(outcome.problem)
         return new
+
+    def _foresee(self) -> None:
+        """Draw what comes next: the keys of as many steps as a call may have, the order of the next epoch."""
+        state, seed = self.holder.state, self.holder.step.seed
+        for t in range(state.t, state.t + 2 * batches.MOST):
+            random.step_key(seed, t)
+        self.source.foresee(seed, state.epoch + 1)
 
     def _add(self, step: Step, outcome: Outcome) -> np.ndarray:
         """Add what steps report to the epoch's sums, one by one: however they are called together, to the same bits.

@@ -192,8 +192,13 @@ class Step(Judging, Gathering, Sharing, Sizing):
         return (theta, slots, buffers, made.alive), (loss, made.norm, *values)
 
     @at_work
-    def many(self, state: State, fixed: Parts, block: np.ndarray) -> Outcome:
-        """Do K steps on the batches of rows (K, B) of what is on the device, up to the first that is not sound."""
+    def many(
+        self, state: State, fixed: Parts, block: np.ndarray, meanwhile: Callable[[], None] = lambda: None
+    ) -> Outcome:
+        """Do K steps on the batches of rows (K, B) of what is on the device, up to the first that is not sound.
+
+        `meanwhile` is called while a device other than the host is at work.
+        """
         keys = [random.step_key(self.seed, state.t + k) for k in range(len(block))]
         rows, problem = self._rows(state, len(block))
         if not rows:
@@ -201,6 +206,8 @@ class Step(Judging, Gathering, Sharing, Sizing):
         xs = (self.backend.asarray(block[: len(rows)]), keys[: len(rows)], rows)
         with self.steadily(), np.errstate(all="ignore"):  # what is not finite is found below
             carry, results = self.run(state[:4], fixed, xs)
+        if not self.backend.reads_free:
+            meanwhile()
         columns = [self.backend.asnumpy(result) for result in results]  # (K,) or, of a metric, (K, …)
         values = np.vstack([column.reshape(len(column), -1).T for column in columns]).astype(np.float64)
         sizes = np.full(values.shape[1], float(block.shape[1]))
