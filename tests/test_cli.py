@@ -214,6 +214,29 @@ def test_what_was_half_made_when_ctrl_c_came_does_not_complain(made, words, stat
     assert sys.unraisablehook is sys.__unraisablehook__
 
 
+@pytest.mark.parametrize(("times", "printed"), [(1, 1), (2, 0)])
+def test_ctrl_c_waits_for_the_check_that_runs_and_a_second_one_does_not(times, printed, monkeypatch, capsys):
+    """Where it could not be raised it is not lost: in what cleans up, and in what a compiler calls back."""
+
+    class Cleaned:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    def pressed(backend, quick):
+        """Ctrl-C."""
+        Cleaned()
+        if times == 2:
+            signal.raise_signal(signal.SIGINT)
+        return {}
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(selfcheck, "CHECKS", (pressed, lambda *_: pytest.fail("the next check ran")))
+    assert main(["selfcheck", "--backend", "numpy"]) == 130
+    out, err = capsys.readouterr()
+    assert (out.count("ok       pressed"), out.count("\n"), err) == (printed, printed, "")
+    assert signal.getsignal(signal.SIGINT) == before
+
+
 def test_ctrl_c_while_mnist_is_learnt_is_no_failed_check(monkeypatch, capsys):
     """A fit takes the first Ctrl-C for a wish to end in peace."""
     fit = xn.Model.fit

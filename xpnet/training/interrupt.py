@@ -1,4 +1,4 @@
-"""Ctrl-C while training runs."""
+"""Ctrl-C while training runs, and checks."""
 
 import signal
 import sys
