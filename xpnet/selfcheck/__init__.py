@@ -148,7 +148,8 @@ def _row(path: Path) -> str:
         versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
         what = f"selfcheck{' --quick' if result['quick'] else ''}: {tally(result['checks'])}"
         device = result["device"]
-        row = f"| {result['backend']} | {device} | {versions} | {result['date'][:10]} | {what} |"
+        named = device.partition(", memory ")[0]  # how much of it was free then is no part of a name
+        row = f"| {result['backend']} | {named} | {versions} | {result['date'][:10]} | {what} |"
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, LookupError, TypeError, AttributeError) as error:
