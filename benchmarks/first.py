@@ -4,7 +4,8 @@
     python -m benchmarks.first small --out FOLDER     the benchmark of 784-128-10, and process start to 97.5 %
     python -m benchmarks.first large --out FOLDER     the benchmark of the two large networks
     python -m benchmarks.first why --out FOLDER       what failed first, again and slowly; the first wrong number
-    python -m benchmarks.first merge --out FOLDER     at home: all of it into benchmarks/gpu/ and benchmarks/selfcheck/
+    python -m benchmarks.first merge --out FOLDER     at home: all of it into benchmarks/gpu/ and benchmarks/selfcheck/,
+                                                      of several commands with an --out for each
 
 From the repository's root; xpnet need not be installed, array-api-compat must be. Each part is a process with a limit
 of its own: one that fails or hangs stops no other. `--through "python -m standin"` rehearses on the stand-in of
@@ -136,29 +137,62 @@ MODES: dict[str, Callable[[Path], list[Part]]] = {"prove": prove, "small": small
 # At home
 
 
-def merge(out: Path, home: Path) -> list[Path]:
+def merge(folders: Sequence[Path], home: Path) -> list[Path]:
     """Put what a GPU has said where the site and the README look for it; return the files.
 
-    ValueError for a rehearsal, of which nothing may stand there.
+    Commands of one mode, each with a folder of its own, become one report; of two selfchecks the last is taken.
+    ValueError for a rehearsal, of which nothing may stand there, and for reports that do not belong together.
     """
-    written: list[Path] = []
-    reports = sorted(out.glob("first-*.json"))
-    for path in reports:
-        if through := json.loads(path.read_text(encoding="utf-8"))["through"]:
+    reports: dict[str, list[dict[str, Any]]] = {}
+    for path in (path for folder in folders for path in sorted(folder.glob("first-*.json"))):
+        report = json.loads(path.read_text(encoding="utf-8"))
+        if through := report["through"]:
             raise ValueError(f"{path.name} is a rehearsal ({through}), no GPU's report: merge a folder without it")
-    for path in reports:
-        written.append(copy(path, home / "gpu" / "first" / path.name.removeprefix("first-")))
-    if (out / "selfcheck.json").exists():
-        written.append(copy(out / "selfcheck.json", home / "selfcheck" / "cupy.json"))
-    parts = [json.loads(path.read_text(encoding="utf-8")) for path in map(out.joinpath, BENCHES) if path.exists()]
+        reports.setdefault(path.name.removeprefix("first-"), []).append(report)
+    whole = [(home / "gpu" / "first" / name, one_report(several)) for name, several in reports.items()]
+    written = [write(path, report) for path, report in whole]
+    for path in named("selfcheck.json", folders)[-1:]:
+        written.append(copy(path, home / "selfcheck" / "cupy.json"))
+    parts = [json.loads(path.read_text(encoding="utf-8")) for name in BENCHES for path in named(name, folders)]
     if parts:
-        from benchmarks import report
+        from benchmarks import report as pages
 
-        path = home / "gpu" / f"{parts[0]['date']}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(joined(parts), indent=1, ensure_ascii=False) + "\n")
-        written += [path, *report.write(path, path.with_name("README.md"))]
+        path = write(home / "gpu" / f"{parts[0]['date']}.json", joined(parts))
+        written += [path, *pages.write(path, path.with_name("README.md"))]
     return written
+
+
+def write(path: Path, content: dict[str, Any]) -> Path:
+    """Write JSON, its folder made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    return path
+
+
+def named(name: str, folders: Sequence[Path]) -> list[Path]:
+    """Return the files of this name."""
+    return [folder / name for folder in folders if (folder / name).exists()]
+
+
+def one_report(several: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the reports of commands of one mode as one. ValueError if their devices or libraries differ."""
+    if len(several) == 1:
+        return several[0]
+    first = several[0]
+    if any((one["versions"], gpu(one)) != (first["versions"], gpu(first)) for one in several):
+        raise ValueError(f"the reports of {first['mode']} are of different GPUs or libraries: merge each alone")
+    return {
+        **first,
+        "commands": [{"date": one["date"], "seconds": one["seconds"]} for one in several],
+        "seconds": round(sum(one["seconds"] for one in several), 1),
+        "answers": {question: answer for one in several for question, answer in one["answers"].items()},
+        "parts": [part for one in several for part in one["parts"]],
+    }
+
+
+def gpu(results: dict[str, Any]) -> str:
+    """Return the GPU on which something ran, empty where that was not written down."""
+    return str(results["machine"].get("gpu", ""))
 
 
 BENCHES = tuple(f"bench-{name}.json" for name in ("small", "start", "middle", "huge"))
@@ -166,9 +200,9 @@ BENCHES = tuple(f"bench-{name}.json" for name in ("small", "start", "middle", "h
 
 def joined(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the results of several benchmark runs as those of one. ValueError if they ran on different GPUs."""
-    gpus = {part["machine"].get("gpu") for part in parts}
+    gpus = set(map(gpu, parts))
     if len(gpus) > 1:
-        raise ValueError(f"these ran on different GPUs ({', '.join(sorted(map(str, gpus)))}): merge each alone")
+        raise ValueError(f"these ran on different GPUs ({', '.join(sorted(gpus))}): merge each alone")
     whole = {**parts[0], "epochs": [], "missing": {}}
     for part in parts:
         whole["epochs"] += part.get("epochs", [])
@@ -191,7 +225,8 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.first", description="The first run on a GPU.")
     parser.add_argument("mode", choices=[*MODES, "merge"])
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for the report and all else")
+    out = parser.add_argument("--out", type=Path, required=True, action="append", metavar="FOLDER")
+    out.help = "for the report and all else; merge takes several"
     parser.add_argument("--through", default="", metavar="WORDS", help='what stands for a GPU: "python -m standin"')
     parser.add_argument("--parts", nargs="+", default=[], metavar="NAME", help="only these")
     parser.add_argument("--seconds", type=float, default=LIMIT, help=f"for the whole command (default: {LIMIT:g})")
@@ -210,13 +245,15 @@ def chosen(mode: str, out: Path, names: Sequence[str]) -> list[Part]:
 def main(words: Sequence[str] | None = None) -> int | str:
     """Do what the command line says; return the exit status, or what is wrong."""
     args = arguments(words)
-    out = args.out.resolve()
+    out = args.out[-1].resolve()
     try:
         if args.mode == "merge":
-            written = merge(out, ROOT / "benchmarks")
+            written = merge(args.out, ROOT / "benchmarks")
             for path in written:
                 print(path.relative_to(ROOT))
-            return 0 if written else f"{args.out} holds no result: name the folder that was --out on the GPU's machine"
+            return 0 if written else f"{out.name} holds no result: name the folder that was --out on the GPU's machine"
+        if len(args.out) > 1:
+            return f"{args.mode} writes to one folder: give --out once"
         parts = chosen(args.mode, out, args.parts)
     except ValueError as problem:
         return str(problem)

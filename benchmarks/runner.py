@@ -189,7 +189,7 @@ class Runner:
             "mode": self.mode,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "through": shlex.join(self.through),
-            "machine": machine.describe(),
+            "machine": machine.describe() | ({} if self.through else {"gpu": ", ".join(machine.gpus())}),
             "versions": {name: number for name, number in found.items() if number},
             "missing": [name for name, number in found.items() if not number],
             "seconds": round(time.monotonic() - self.begun, 1),

@@ -1,17 +1,17 @@
 import errno
+import gc
 import io
 import os
 import re
 import signal
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 import xpnet as xn
-from xpnet import cli, selfcheck
+from xpnet import cli, play, selfcheck
 from xpnet.cli import main
 from xpnet.selfcheck import training
 
@@ -24,7 +24,7 @@ def test_doctor_prints_every_backend(capsys, monkeypatch):
     out, err = capsys.readouterr()
     assert err == ""
     lines = out.splitlines()
-    assert lines[0].startswith(f"xpnet {version('xpnet')}, Python {sys.version.split()[0]}, ")
+    assert lines[0].startswith(f"xpnet {xn.__version__}, Python {sys.version.split()[0]}, ")
     rows = {line.split()[0]: line for line in lines[2:-2] if not line.startswith(" ")}
     assert list(rows) == ["numpy", "cupy", "torch", "jax", "strict", "mpi"]
     usable, mpi = xn.available_backends(), rows.pop("mpi")
@@ -63,14 +63,14 @@ def test_other_arguments(arguments, status, capsys):
         main(arguments)
     assert caught.value.code == status
     out, err = capsys.readouterr()
-    assert (out if status == 0 else err).startswith(("usage: xpnet", f"xpnet {version('xpnet')}"))
+    assert (out if status == 0 else err).startswith(("usage: xpnet", f"xpnet {xn.__version__}"))
 
 
 def test_the_package_runs_as_a_module():
     done = subprocess.run(
         [sys.executable, "-m", "xpnet", "--version"], capture_output=True, text=True, timeout=60, check=False
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"xpnet {version('xpnet')}\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"xpnet {xn.__version__}\n", "")
 
 
 def run(*words, stdout=subprocess.PIPE, **environment):
@@ -115,7 +115,7 @@ def test_a_reader_that_has_left_as_windows_says_it(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "where", "status", "said"),
     [
-        (["--version"], ">&-", 0, f"xpnet {version('xpnet')}\n"),
+        (["--version"], ">&-", 0, f"xpnet {xn.__version__}\n"),
         (["selfcheck", "--table", TABLE], ">&-", 0, ""),
         (["selfcheck", "--table", "nothing.json"], ">&-", 2, "cannot read nothing.json: No such file or directory\n"),
         (["selfcheck", "--table", "nothing.json"], "2>&-", 2, ""),
@@ -161,6 +161,80 @@ def test_ctrl_c_ends_the_checks_without_a_traceback():
         out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (130, "")
     assert "checks passed" not in out
+
+
+class HalfMade:
+    """It lacks what its end needs, since Ctrl-C came while it was made."""
+
+    def __init__(self):
+        raise KeyboardInterrupt
+
+    def __del__(self):
+        raise AttributeError("no attribute '_ptr'")
+
+
+def within_another_error():
+    try:
+        raise ValueError("another")
+    except ValueError:
+        HalfMade()
+
+
+def another_error_within():
+    try:
+        HalfMade()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt from None
+
+
+def as_its_cause():
+    try:
+        HalfMade()
+    except KeyboardInterrupt as error:
+        cause = error
+    raise KeyboardInterrupt from cause
+
+
+def beside_others():
+    whole = [HalfMade.__new__(HalfMade)]
+    HalfMade()
+    whole.clear()
+
+
+@pytest.mark.parametrize("made", [HalfMade, within_another_error, another_error_within, as_its_cause, beside_others])
+@pytest.mark.parametrize(("words", "status"), [(["doctor"], 130), (["play", "--no-browser"], 0)])
+def test_what_was_half_made_when_ctrl_c_came_does_not_complain(made, words, status, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+    monkeypatch.setattr(cli, "examine", made)
+    monkeypatch.setattr(play, "NEEDED", ())
+    monkeypatch.setattr(play.secrets, "token_urlsafe", lambda size: made())
+    assert main(words) == status
+    gc.collect()
+    assert capsys.readouterr().err == ""
+    assert sys.unraisablehook is sys.__unraisablehook__
+
+
+@pytest.mark.parametrize(("times", "printed"), [(1, 1), (2, 0)])
+def test_ctrl_c_waits_for_the_check_that_runs_and_a_second_one_does_not(times, printed, monkeypatch, capsys):
+    """Where it could not be raised it is not lost: in what cleans up, and in what a compiler calls back."""
+
+    class Cleaned:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    def pressed(backend, quick):
+        """Ctrl-C."""
+        Cleaned()
+        if times == 2:
+            signal.raise_signal(signal.SIGINT)
+        return {}
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(selfcheck, "CHECKS", (pressed, lambda *_: pytest.fail("the next check ran")))
+    assert main(["selfcheck", "--backend", "numpy"]) == 130
+    out, err = capsys.readouterr()
+    assert (out.count("ok       pressed"), out.count("\n"), err) == (printed, printed, "")
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_ctrl_c_while_mnist_is_learnt_is_no_failed_check(monkeypatch, capsys):

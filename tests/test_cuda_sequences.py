@@ -12,6 +12,7 @@ from xpnet.layers.attention import attention
 from xpnet.layers.embedding import scatter_rows
 from xpnet.layers.normalization import standardize_features
 from xpnet.losses import cross_entropy
+from xpnet.selfcheck import STAND_IN
 
 pytestmark = pytest.mark.gpu
 
@@ -178,6 +179,8 @@ def test_norms_over_features(gpu, plain, dtype, shape, need_dx):
     for found, wanted in zip((dx, *gradients), (expected_dx, *expected_gradients), strict=True):
         if found is not None:
             close(gpu, found, wanted)
+    if need_dx and shape[-1] == 1:  # x does not count: 0 without the rounding of what cancels
+        assert not gpu.asnumpy(dx).any()
 
 
 def test_the_norm_beside_a_large_mean(gpu, plain):
@@ -219,14 +222,21 @@ def test_batches_of_products(gpu):
         close(gpu, gpu.matmul(left, right[:1, 1]), a.transpose(0, 2, 1, 3) @ b.transpose(0, 2, 3, 1)[:1, 1])
 
 
-def test_a_step_of_a_transformer_of_one_block_is_seventy_seven_nodes(gpu):
-    """Ten of them attention's: heads into one piece, two products and the weights; dy, four products, ds."""
+def test_a_step_of_a_transformer_of_one_block_is_seventy_seven_nodes(gpu, monkeypatch):
+    """Ten of them attention's: heads into one piece, two products and the weights; dy, four products, ds.
+
+    On a device a product may be three: cuBLASLt clears what it counts in, multiplies in parts, and adds them up.
+    """
+    products, run = [], gpu.products.lt.run
+    monkeypatch.setattr(gpu.products.lt, "run", lambda *arguments: products.append(run(*arguments)))
     block = xn.TransformerBlock(8, 2, causal=True)
     net = xn.Tied(xn.Embedding(11, 8), xn.Positions(9, 8), block, xn.LayerNorm(8))
     model = xn.Model(net, xn.cross_entropy, xn.AdamW(), backend=gpu)
     text = np.random.default_rng(0).integers(0, 11, (24, 7)).astype("uint8")
     model.fit(text[:, :-1], text[:, 1:], 3, 8)
-    assert model.step.run.nodes_per_step == pytest.approx(77, abs=0.5)
+    assert len(products) == 6 * 21, "three steps to warm up and three captured"
+    most = 77 if STAND_IN in gpu.describe() else 77 + 2 * 21
+    assert 77 - 0.5 <= model.step.run.nodes_per_step <= most + 0.5
 
 
 @pytest.mark.filterwarnings("error:steps run one by one")

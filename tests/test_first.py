@@ -172,6 +172,7 @@ def test_every_mode_has_parts_whose_names_differ_and_whose_files_are_few(tmp_pat
     [
         (["prove", "--parts", "nett", "--out", "x"], "prove has no part nett: choose among gpu, doctor"),
         (["merge", "--out", "no-such-folder"], "no-such-folder holds no result: name the folder"),
+        (["prove", "--out", "x", "--out", "y"], "prove writes to one folder: give --out once"),
     ],
 )
 def test_unknown_words_are_an_error_in_a_line(words, said, monkeypatch):
@@ -235,7 +236,7 @@ def test_results_are_merged(tmp_path):
         (out / f"bench-{name}.json").write_text(json.dumps(run_of(name, **rest)))
     (out / "selfcheck.json").write_text("{}")
     (out / "first-prove.json").write_text('{"through": ""}')
-    written = [path.relative_to(home).as_posix() for path in first.merge(out, home)]
+    written = [path.relative_to(home).as_posix() for path in first.merge([out], home)]
     assert written[:4] == ["gpu/first/prove.json", "selfcheck/cupy.json", "gpu/2000-01-02.json", "gpu/2000-01-02.md"]
     whole = json.loads((home / "gpu" / "2000-01-02.json").read_text())
     assert whole["versions"] == {"small": "1", "start": "1", "huge": "1"}
@@ -243,10 +244,51 @@ def test_results_are_merged(tmp_path):
     assert (whole["start"], whole["epochs"]) == ({}, [])
 
 
+def report_of(names, gpu="one", number="1", **rest):
+    here = {"mode": "prove", "through": "", "machine": {"gpu": gpu, "cores": 2}, "versions": {"numpy": number}}
+    return here | {"parts": [{"name": name} for name in names], "seconds": 1.25} | rest
+
+
+def put(folder, name, content):
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+def test_commands_of_one_mode_become_one_report(tmp_path):
+    one = put(tmp_path / "one", "first-prove.json", report_of("ab", date="first", answers={"A?": "yes", "B?": "no"}))
+    other = put(tmp_path / "two", "first-prove.json", report_of("c", date="second", answers={"B?": "yes"}))
+    put(one, "selfcheck.json", {"older": 1})
+    put(other, "selfcheck.json", {"newer": 1})
+    put(other, "bench-huge.json", run_of("huge"))
+    put(other, "first-why.json", alone := report_of("d"))
+    home = tmp_path / "home"
+    written = [path.relative_to(home).as_posix() for path in first.merge([one, other], home)]
+    assert written[:4] == ["gpu/first/prove.json", "gpu/first/why.json", "selfcheck/cupy.json", "gpu/2000-01-02.json"]
+    assert json.loads((home / "gpu" / "first" / "prove.json").read_text()) == report_of(
+        "abc",
+        date="first",
+        answers={"A?": "yes", "B?": "yes"},
+        seconds=2.5,
+        commands=[{"date": "first", "seconds": 1.25}, {"date": "second", "seconds": 1.25}],
+    )
+    assert json.loads((home / "gpu" / "first" / "why.json").read_text()) == alone
+    assert json.loads((home / "selfcheck" / "cupy.json").read_text()) == {"newer": 1}
+
+
+@pytest.mark.parametrize("other", [{"gpu": "two"}, {"number": "2"}])
+def test_reports_that_do_not_belong_together_are_not_merged(other, tmp_path):
+    one = put(tmp_path / "one", "first-prove.json", report_of("a"))
+    two = put(tmp_path / "two", "first-prove.json", report_of("b", **other))
+    with pytest.raises(ValueError, match="the reports of prove are of different GPUs or libraries"):
+        first.merge([one, two], tmp_path / "home")
+    assert not (tmp_path / "home").exists()
+
+
 def test_a_rehearsal_is_not_merged(tmp_path):
     (tmp_path / "first-prove.json").write_text('{"through": "python -m standin"}')
     with pytest.raises(ValueError, match="rehearsal"):
-        first.merge(tmp_path, tmp_path / "home")
+        first.merge([tmp_path], tmp_path / "home")
     assert not (tmp_path / "home").exists()
 
 

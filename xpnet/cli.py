@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from xpnet.backends import backend, examine
 from xpnet.errors import BackendError, CheckpointError, DataError
+from xpnet.training.interrupt import let_go
 from xpnet.version import __version__
 
 INTERRUPTED, LEFT = 128 + 2, 128 + 13
@@ -28,7 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as pressed:
+        let_go(pressed)
         return INTERRUPTED
     except OSError as error:
         return unwritten(error)

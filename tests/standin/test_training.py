@@ -71,7 +71,7 @@ def test_epilogues_that_have_no_algorithm(lacks, monkeypatch):
 @pytest.mark.filterwarnings("ignore:column 0 of x reaches")
 @pytest.mark.parametrize("kept", [True, False])
 def test_nan_in_a_hidden_layer(kept, monkeypatch):
-    """What ReLU's epilogue makes of NaN no header says: kept, it ends the training; dropped, θ stays finite."""
+    """What ReLU's epilogue makes of NaN no header says: kept, as by an H200, training ends; dropped, θ stays finite."""
     monkeypatch.setenv("STANDIN_LT_NAN", "keep" if kept else "drop")
     net = xn.Sequential(xn.Linear(2, 12), xn.ReLU(), xn.Linear(12, 5))
     model = xn.Model(net, xn.cross_entropy, xn.SGD(0.1), backend="cupy")

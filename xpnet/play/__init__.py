@@ -15,12 +15,12 @@ import secrets
 import socket
 import sys
 import webbrowser
-from contextlib import suppress
 from importlib.util import find_spec
 from threading import Thread
 
 from xpnet.backends import backend as find_backend
 from xpnet.errors import BackendError
+from xpnet.training.interrupt import let_go
 
 NEEDED = ("starlette", "uvicorn", "websockets")
 LOOPBACK = "127.0.0.1"
@@ -42,15 +42,18 @@ def play(port: int = 0, browser: bool = True, backend: str = "auto") -> int:
     except OSError as error:
         why = f"cannot listen on port {port} of {LOOPBACK} ({str(error.strerror).partition(' (while')[0]})"
         return refuse(f"{why}: leave --port out to get a free one")
-    with listening, suppress(KeyboardInterrupt):
-        token = secrets.token_urlsafe(24)
-        address = f"http://{LOOPBACK}:{listening.getsockname()[1]}/{token}/"
-        print(f"{address}\nThe playground is at this address, on this machine alone; Ctrl-C ends it.", flush=True)
-        if browser:  # it may take its time: its page waits until the server is there
-            Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-        from xpnet.play.server import serve
+    try:
+        with listening:
+            token = secrets.token_urlsafe(24)
+            address = f"http://{LOOPBACK}:{listening.getsockname()[1]}/{token}/"
+            print(f"{address}\nThe playground is at this address, on this machine alone; Ctrl-C ends it.", flush=True)
+            if browser:  # it may take its time: its page waits until the server is there
+                Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+            from xpnet.play.server import serve
 
-        serve(listening, token, chosen.name if backend == "auto" else backend)
+            serve(listening, token, chosen.name if backend == "auto" else backend)
+    except KeyboardInterrupt as pressed:
+        let_go(pressed)
     return 0
 
 

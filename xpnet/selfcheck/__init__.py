@@ -23,6 +23,7 @@ from xpnet.errors import BackendError, DataError
 from xpnet.files import storage
 from xpnet.selfcheck import numbers, training
 from xpnet.testing.backends import open_backend
+from xpnet.training.interrupt import Interrupt
 from xpnet.version import __version__
 
 CHECKS = (*numbers.CHECKS, *training.CHECKS)
@@ -52,12 +53,20 @@ def run(name: str, quick: bool = False, show: bool = True) -> dict[str, Any]:
 
 
 def examine(backend: Backend, quick: bool = False, show: bool = True) -> dict[str, Any]:
-    """Run every check on a backend; return what was found, on what, with what, and when."""
+    """Run every check on a backend; return what was found, on what, with what, and when.
+
+    KeyboardInterrupt: after Ctrl-C, when the check that runs is over, or at once after a second one. Numba's compiler
+    loses an exception that comes while it is at work, or ends the process.
+    """
     if not __debug__:
         raise BackendError("python -O takes the checks out: run the selfcheck without it")
     begun = time.perf_counter()
-    with np.errstate(all="ignore"):
-        done = [one(check, backend, quick, show) for check in CHECKS]
+    done = []
+    with np.errstate(all="ignore"), Interrupt() as interrupt:
+        for check in CHECKS:
+            done.append(one(check, backend, quick, show))
+            if interrupt.asked:
+                raise KeyboardInterrupt
     return {
         "backend": backend.name,
         **about(backend),
@@ -139,7 +148,8 @@ def _row(path: Path) -> str:
         versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
         what = f"selfcheck{' --quick' if result['quick'] else ''}: {tally(result['checks'])}"
         device = result["device"]
-        row = f"| {result['backend']} | {device} | {versions} | {result['date'][:10]} | {what} |"
+        named = device.partition(", memory ")[0]  # how much of it was free then is no part of a name
+        row = f"| {result['backend']} | {named} | {versions} | {result['date'][:10]} | {what} |"
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, LookupError, TypeError, AttributeError) as error:

@@ -1,7 +1,9 @@
-"""Ctrl-C while training runs."""
+"""Ctrl-C while training runs, and checks."""
 
 import signal
+import sys
 import threading
+import traceback
 from types import FrameType
 
 
@@ -27,3 +29,15 @@ class Interrupt:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
+
+
+def let_go(pressed: BaseException) -> None:
+    """Drop the variables of what Ctrl-C has ended; what was half made when it came does not complain of its own end."""
+    heard, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    error: BaseException | None = pressed
+    try:
+        while error is not None:
+            traceback.clear_frames(error.__traceback__)
+            error = error.__context__ or error.__cause__
+    finally:
+        sys.unraisablehook = heard
