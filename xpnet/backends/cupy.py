@@ -30,6 +30,7 @@ from xpnet.backends.cuda.products import Products
 from xpnet.backends.cuda.sequences import Sequences
 from xpnet.backends.cuda.symbols import TraceError
 from xpnet.backends.in_place import InPlaceBackend
+from xpnet.backends.native import bears_its_name, plain
 from xpnet.errors import BackendError
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class CupyBackend(InPlaceBackend):
         self.idle: list[Room] = []
         """Those that no graph needs now."""
         self._communicators: dict[World, nccl.Communicator | None] = {}
+        self._forms: dict[str, Callable[..., Any]] = {}
 
     @property
     def spec(self) -> str:
@@ -201,25 +203,28 @@ class CupyBackend(InPlaceBackend):
     def native(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return a function's own kernel, which leaves to the plain form what it was not made for."""
         name = f"{getattr(function, '__module__', '')}.{getattr(function, '__name__', '')}"
-        if name not in NATIVE:
+        if name not in NATIVE or not bears_its_name(function):
             return function
-        own = attrgetter(NATIVE[name])(self)
+        if name not in self._forms:
+            self._forms[name] = self._served(attrgetter(NATIVE[name])(self), plain(function))
+        return self._forms[name]
 
+    def _served(self, own: Callable[..., Any], formula: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **keywords: Any) -> Any:
             with self.working():
                 result = None if keywords else own(*arguments)
-                return function(*arguments, **keywords) if result is None else result
+                return formula(*arguments, **keywords) if result is None else result
 
         return call
 
     def _map(self, rule: Rule) -> Apply:
-        plain, kernels = super()._map(rule), self.kernels
+        one_by_one, kernels = super()._map(rule), self.kernels
 
         def apply(state: Vectors, inputs: Vectors, scalars: Numbers, gate: Gate = None) -> Vectors:
             try:
                 kernel = kernels.rule(rule, len(state), len(inputs), len(scalars))
             except TraceError:
-                return plain(state, inputs, scalars, gate)
+                return one_by_one(state, inputs, scalars, gate)
             if not self.owns(scalars):
                 scalars = self.asarray(np.asarray(scalars, dtype=state[0].dtype))
             with self.working():

@@ -24,6 +24,8 @@ BLOCKS, THREADS = 1024, 256
 """The largest grid, and the threads of a block: fixed, so that sums have one order on every GPU."""
 PER_THREAD = 2
 """The address by which every thread calls its own default stream (`cudaStreamPerThread`)."""
+LABELS = "int32", "int64", "uint8"
+"""Types of class numbers; those of other types are left to the plain form."""
 MASK_PARAMETERS = "raw int32 key, int32 stream, int32 threshold, int64 first", "bool dropped"
 
 
@@ -108,13 +110,14 @@ class Kernels:
             norm,
             now,
         )
-        self._reduction("measure", gradient.dtype.name)((blocks,), (THREADS,), arguments)
+        key = ("measure", gradient.dtype.name)
+        self.function(key, lambda: sources.reductions(*key[1:]))((blocks,), (THREADS,), arguments)
         return norm, now
 
     def cross_entropy(self, scores: Array, labels: Array) -> tuple[Array, Array] | None:
-        """Cross-entropy of scores (…, C) and int32 labels (…): value and gradient."""
+        """Cross-entropy of scores (…, C) and labels (…) of a type in LABELS: value and gradient."""
         fits = scores.ndim > 1 and labels.shape == scores.shape[:-1] and scores.size
-        if not fits or scores.shape[-1] < 2 or not _plain(scores) or not _plain(labels, ("int32",)):
+        if not fits or scores.shape[-1] < 2 or not _plain(scores) or not _plain(labels, LABELS):
             return None
         empty, n, c = self.cupy.empty, labels.size, scores.shape[-1]
         gradient, value = empty(scores.shape, dtype=scores.dtype), empty((), dtype=scores.dtype)
@@ -122,7 +125,8 @@ class Kernels:
         partial = empty(blocks, dtype=scores.dtype)
         sizes = np.int64(n), np.int32(c), np.float64(1.0 / n)
         arguments = (scores, labels, *sizes, gradient, partial, self._ticket(), value)
-        self._reduction("cross_entropy", scores.dtype.name)((blocks,), (THREADS,), arguments)
+        key = ("cross_entropy", scores.dtype.name, labels.dtype.name)
+        self.function(key, lambda: sources.reductions(*key[1:]))((blocks,), (THREADS,), arguments)
         return value, gradient
 
     def gather(self, xp: Any, x: Array, y: Array, index: Array, dtype: str) -> tuple[Array, Array] | None:
@@ -176,9 +180,6 @@ class Kernels:
             with lasting(self.cupy):
                 self._tickets[key] = self.cupy.zeros(1, dtype="uint32")
         return self._tickets[key]
-
-    def _reduction(self, name: str, dtype: str) -> Any:
-        return self.function((name, dtype), lambda: sources.reductions(dtype))
 
     def function(self, key: tuple[str, ...], source: Callable[[], str]) -> Any:
         """Return a kernel by its name, the first of `key`; the source is written when it is first asked for."""

@@ -61,7 +61,7 @@ CROSS_ENTROPY = """
 __device__ T larger(T a, T b) { return (a >= b || a != a) ? a : b; }      // NaN wins
 
 // A warp for each row of scores (n, c): gradient = (softmax - onehot) scale, value = -scale sum log softmax[label]
-extern "C" __global__ void cross_entropy(const T* scores, const int* labels, long long n, int c, double scale,
+extern "C" __global__ void cross_entropy(const T* scores, const L* labels, long long n, int c, double scale,
                                          T* gradient, T* partial, unsigned int* ticket, T* value) {
   const int lane = threadIdx.x & 31, warps = blockDim.x >> 5;
   T loss = 0;
@@ -69,7 +69,7 @@ extern "C" __global__ void cross_entropy(const T* scores, const int* labels, lon
   for (long long row = first; row < n; row += stride) {
     const T* s = scores + row * c;
     T* d = gradient + row * c;
-    const int label = labels[row];
+    const long long label = labels[row];
     T top = -T(__int_as_float(0x7f800000)), total = 0;
     for (int k = lane; k < c; k += 32) top = larger(top, s[k]);
     for (int step = 16; step > 0; step >>= 1) top = larger(top, __shfl_xor_sync(0xffffffffu, top, step));
@@ -118,9 +118,9 @@ dropped = (int)word < threshold;
 """An elementwise operation: is element number i dropped?"""
 
 
-def reductions(dtype: str) -> str:
-    """Return the source of `measure` and `cross_entropy` in one precision."""
-    return f"typedef {TYPES[dtype]} T;\n{REDUCE}{MEASURE}{CROSS_ENTROPY}"
+def reductions(dtype: str, labels: str = "int32") -> str:
+    """Return the source of `measure` and `cross_entropy` in one precision, the labels of one type."""
+    return f"typedef {TYPES[dtype]} T;\ntypedef {TYPES[labels]} L;\n{REDUCE}{MEASURE}{CROSS_ENTROPY}"
 
 
 def gather(dtype: str, inputs: str, targets: str) -> str:
