@@ -116,6 +116,8 @@ class CublasLt:
         pointer, size, matmul = ctypes.c_void_p, ctypes.c_size_t, self.library.cublasLtMatmul
         matmul.argtypes = [pointer] * 13 + [pointer, size, pointer]
         self.handle: ctypes.c_void_p | None = None
+        self.pointed: dict[int | None, tuple[int, int]] = {}
+        """Where vector and mask of each operation lie."""
 
     @property
     def version(self) -> int:
@@ -137,6 +139,9 @@ class CublasLt:
 
     def point(self, operation: ctypes.c_void_p, vector: int = 0, mask: int = 0) -> None:
         """Say where the epilogue's vector and mask lie; the alignment of the vector must stay what it was."""
+        if self.pointed.get(operation.value) == (vector, mask):
+            return
+        self.pointed[operation.value] = vector, mask
         if vector:
             self._set("MatmulDesc", operation, DESC_BIAS_POINTER, ctypes.c_void_p(vector))
         if mask:
