@@ -451,6 +451,8 @@ class FakeLt:
     def run(self, plan, a, b, d, workspace, stream, vector=0, mask=0):
         assert workspace
         assert stream == streams[-1].ptr
+        for pointer, promised in zip((a, b, d, vector), plan.product.alignment, strict=False):
+            assert pointer % promised == 0, "an algorithm for another alignment"
         ask(lambda: play(plan.product, a, b, d, vector, mask))
 
 
