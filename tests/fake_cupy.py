@@ -317,8 +317,9 @@ class ElementwiseKernel:
         assert len(arguments) == len(self.parameters)
         here(*arguments)
         given = list(zip(self.parameters, arguments, strict=True))
-        kinds = {a.dtype.name for (dtype, _, _), a in given if dtype == "T"}
+        kinds = {a.dtype.name for (dtype, _, _), a in given if dtype == "T" and isinstance(a, ndarray)}
         assert len(kinds) <= 1, f"T is {kinds}"
+        number = {"T": ctypes.c_double if kinds == {"float64"} else ctypes.c_float}
         shapes = {a.shape for (_, _, kind), a in given if isinstance(a, ndarray) and kind != "raw"}
         assert len(shapes) == 1 or size > 0, shapes
         n = size if size > 0 else int(np.prod(shapes.pop()))
@@ -327,7 +328,7 @@ class ElementwiseKernel:
             assert dtype == "T" or not isinstance(a, ndarray) or a.dtype == dtype, f"{name} is {a.dtype}"
             assert not isinstance(a, ndarray) or a.flags.c_contiguous
             parameters.append((dtype, name, kind if isinstance(a, ndarray) else "scalar"))
-            values.append(pointer(a) if isinstance(a, ndarray) else ctypes.c_int(a))
+            values.append(pointer(a) if isinstance(a, ndarray) else number.get(dtype, ctypes.c_int)(a))
         run = cuda_host.elementwise(tuple(parameters), self.operation, (kinds or {"float32"}).pop())
         ask(lambda: run(ctypes.c_longlong(n), *values))
 
@@ -346,6 +347,9 @@ class Stream:
     def record(self):
         refuse("an event on another stream")
         return self
+
+    def is_capturing(self):
+        return tape is not None
 
     def wait_event(self, event):
         waits.append((self, event))
@@ -418,6 +422,7 @@ runtime = SimpleNamespace(
     driverGetVersion=lambda: 13000,
     runtimeGetVersion=lambda: 13020,
     getDeviceCount=lambda: 1,
+    getDevice=lambda: Device.current,
     memGetInfo=lambda: (80 * 2**30, 80 * 2**30),
     CUDARuntimeError=CUDARuntimeError,
 )
@@ -427,6 +432,7 @@ cuda = SimpleNamespace(
     MemoryPool=MemoryPool,
     using_allocator=using_allocator,
     get_current_stream=lambda: streams[-1],
+    alloc=lambda size: empty(size, "uint8").data,
     runtime=runtime,
 )
 
@@ -445,6 +451,8 @@ class FakeLt:
     def run(self, plan, a, b, d, workspace, stream, vector=0, mask=0):
         assert workspace
         assert stream == streams[-1].ptr
+        for pointer, promised in zip((a, b, d, vector), plan.product.alignment, strict=False):
+            assert pointer % promised == 0, "an algorithm for another alignment"
         ask(lambda: play(plan.product, a, b, d, vector, mask))
 
 

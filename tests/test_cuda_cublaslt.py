@@ -1,6 +1,7 @@
 """cuBLASLt without a GPU: its numbers against NVIDIA's headers, its descriptors, and rows seen as columns."""
 
 import ctypes
+import itertools
 import re
 from pathlib import Path
 
@@ -169,6 +170,30 @@ def test_every_layout_multiplies(n, k, m, ta, tb, offset, padding, dtype):
     np.testing.assert_allclose(out, a @ b, rtol=1e-4, atol=1e-4)
     (what,) = engine.plans
     assert what.alignment[2] == products.alignment(out.__array_interface__["data"][0])
+
+
+def test_one_engine_keeps_every_layout_apart():
+    rng, engine = np.random.default_rng(0), products.Products(fake_cupy, "float32", fake_cupy.FakeLt())
+    layouts = list(itertools.product(("float32", "float64"), (False, True), (False, True), (0, 1, 2), (0, 3)))
+    for _ in range(2):
+        for dtype, ta, tb, offset, padding in layouts:
+            for n, k, m in ((3, 4, 5), (4, 3, 5), (1, 4, 4), (4, 4, 1)):
+                a, b = matrix(rng, n, k, dtype, ta, offset, padding), matrix(rng, k, m, dtype, tb, 0, padding)
+                out = matrix(rng, n, m, dtype, False, offset, padding)
+                for to in (None, device(out)):
+                    found = engine.multiply(device(a), device(b), to)
+                    np.testing.assert_allclose(found.host, a @ b, rtol=1e-4, atol=1e-4)
+                bias, wide = np.ones(m + 1, dtype)[offset % 2 :][:m], device(a.astype("float64"))
+                found = engine.multiply(device(a), device(b), None, cublaslt.EPILOGUE_BIAS, device(bias))
+                np.testing.assert_allclose(found.host, a @ b + 1, rtol=1e-4, atol=1e-4)
+                assert (engine.multiply(wide, device(b)) is None) is (dtype == "float32"), "two types"
+                engine.multiply(device(a), device(b), None, cublaslt.EPILOGUE_BGRADA, device(bias))
+                np.testing.assert_allclose(bias, b.sum(axis=0), rtol=1e-4, atol=1e-4)
+    double = np.ones((4, 4))
+    single = double.view("float32")[:, ::2]
+    assert double.strides == single.strides
+    assert engine.multiply(device(double), device(double), device(double)) is not None
+    assert engine.multiply(device(single), device(single), device(single)) is None, "its lines are not contiguous"
 
 
 OPERANDS = {

@@ -1,11 +1,14 @@
 """The kernels for images on a GPU, or on the stand-in, against the plain forms on NumPy."""
 
+from operator import attrgetter
+
 import numpy as np
 import pytest
 
 import xpnet as xn
 from xpnet.arrays import sum_rows
 from xpnet.backends.cuda import images
+from xpnet.backends.cupy import NATIVE
 from xpnet.errors import BackendError
 from xpnet.geometry import Grid
 from xpnet.layers import normalization, patches, pooling
@@ -71,11 +74,15 @@ def close(backend, found, expected):
 def served(backend, function):
     """Return the function's own form, which must not leave its work to the plain one."""
 
-    def refuse(*arguments):
-        raise AssertionError(f"{function.__name__} was left to the plain form")
+    own = attrgetter(NATIVE[f"{function.__module__}.{function.__name__}"])(backend)
 
-    refuse.__module__, refuse.__name__ = function.__module__, function.__name__
-    return backend.native(refuse)
+    def call(*arguments):
+        with backend.working():
+            result = own(*arguments)
+        assert result is not None, f"{function.__name__} was left to the plain form"
+        return result
+
+    return call
 
 
 def convolutions(gpu, plain, dtype, grid, nin, nout, batch=3):

@@ -47,18 +47,18 @@ def test_a_traced_rule_says_what_the_rule_says(rule, dtype):
 @RULE
 @DTYPE
 @pytest.mark.parametrize("alive", [True, False])
-def test_the_text_of_a_rule_says_what_the_rule_says(rule, dtype, alive):
+@pytest.mark.parametrize("by_value", [True, False])
+def test_the_text_of_a_rule_says_what_the_rule_says(rule, dtype, alive, by_value):
     state, inputs, scalars = numbers(rule, dtype)
     new = [s.copy() for s in state]
     program = symbols.trace(rule, *RULES[rule])
-    parameters = [("T", f"x{k}", "in") for k in range(len(inputs))] + [
-        ("T", "scalars", "raw"),
-        ("bool", "alive", "raw"),
-    ]
+    number = ctypes.c_float if dtype == "float32" else ctypes.c_double
+    given = [("T", f"c{k}", "scalar") for k in range(len(scalars))] if by_value else [("T", "scalars", "raw")]
+    parameters = [("T", f"x{k}", "in") for k in range(len(inputs))] + [*given, ("bool", "alive", "raw")]
     parameters += [("T", f"s{k}", "out") for k in range(len(state))]
-    arrays = [*inputs, np.asarray(scalars, dtype=dtype), np.asarray([alive]), *new]
-    run = cuda_host.elementwise(tuple(parameters), program.body(), dtype)
-    run(ctypes.c_longlong(new[0].size), *(a.ctypes.data_as(ctypes.c_void_p) for a in arrays))
+    values = [*map(number, scalars)] if by_value else pointers(np.asarray(scalars, dtype=dtype))
+    run = cuda_host.elementwise(tuple(parameters), program.body(by_value), dtype)
+    run(ctypes.c_longlong(new[0].size), *pointers(*inputs), *values, *pointers(np.asarray([alive]), *new))
     expected = rule(np, *(s.copy() for s in state), *inputs, *scalars) if alive else state
     for f, e in zip(new, expected, strict=True):
         np.testing.assert_array_equal(f, e)
@@ -237,7 +237,8 @@ def cupy_source(read, written, operation, dtype):
 def elementwise_kernels():
     for rule, counts in RULES.items():
         program = symbols.trace(rule, *counts)
-        yield rule.__name__, (*kernels.rule_parameters(program), program.body())
+        for by_value in (False, True):
+            yield rule.__name__, (*kernels.rule_parameters(program, by_value), program.body(by_value))
     program = symbols.trace(all_operations, 1, 1, 1)
     yield "all_operations", (*kernels.rule_parameters(program), program.body())
     yield "mask", (*kernels.MASK_PARAMETERS, sources.MASK_OPERATION)
@@ -254,6 +255,7 @@ def test_nvrtc_compiles_every_elementwise_kernel(nvrtc, architecture, dtype):
 @pytest.mark.parametrize("architecture", [80, 90, 100])
 @DTYPE
 def test_nvrtc_compiles_every_other_kernel(nvrtc, architecture, dtype):
-    assert len(nvrtc(architecture, sources.reductions(dtype))) > 1000
+    for labels in kernels.LABELS:
+        assert len(nvrtc(architecture, sources.reductions(dtype, labels))) > 1000
     for inputs in sources.TYPES:
         assert len(nvrtc(architecture, sources.gather(dtype, inputs, "int32"))) > 1000

@@ -1,10 +1,13 @@
 """Attention, norms, GELU and an embedding's gradient on a GPU, or on the stand-in, against the plain forms."""
 
+from operator import attrgetter
+
 import numpy as np
 import pytest
 
 import xpnet as xn
 from xpnet.backends.cuda import sequences
+from xpnet.backends.cupy import NATIVE
 from xpnet.backends.numpy import NumpyBackend
 from xpnet.errors import BackendError
 from xpnet.layers.activations import gelu
@@ -46,11 +49,15 @@ def close(backend, found, expected):
 def served(backend, function):
     """Return the function's own form, which must not leave its work to the plain one."""
 
-    def refuse(*arguments):
-        raise AssertionError(f"{function.__name__} was left to the plain form")
+    own = attrgetter(NATIVE[f"{function.__module__}.{function.__name__}"])(backend)
 
-    refuse.__module__, refuse.__name__ = function.__module__, function.__name__
-    return backend.native(refuse)
+    def call(*arguments):
+        with backend.working():
+            result = own(*arguments)
+        assert result is not None, f"{function.__name__} was left to the plain form"
+        return result
+
+    return call
 
 
 def heads(rng, n, h, t, d, dtype):

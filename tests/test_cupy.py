@@ -477,6 +477,38 @@ def test_what_a_step_rebinds_is_carried_from_launch_to_launch():
     assert float(carry["n"]) == 132.0
 
 
+OPTIMIZERS = [xn.SGD(0.1, momentum=0.9), xn.Adam(clip_norm=0.5), xn.AdamW(weight_decay=0.1), xn.RMSProp(), xn.Lion()]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_update_with_numbers_of_the_host_copies_nothing(optimizer, dtype, monkeypatch):
+    rng, backend = np.random.default_rng(0), fake_cupy.fake_backend()
+    host = [rng.uniform(0.1, 1.0, 40).astype(dtype) for _ in range(2 + optimizer.moments)]
+    one, other = ([backend.asarray(array) for array in host] for _ in range(2))
+    row = backend.asarray(np.asarray(optimizer.row(3), dtype))
+    monkeypatch.setattr(fake_cupy, "asarray", lambda host: pytest.fail("a copy from the host"))
+    new = optimizer.update(*one[:2], tuple(one[2:]), optimizer.row(3), backend=backend)
+    same = optimizer.update(*other[:2], tuple(other[2:]), row, backend=backend)
+    expected = optimizer.update(*host[:2], tuple(host[2:]), optimizer.row(3))
+    np.testing.assert_array_equal(backend.asnumpy(same.theta), backend.asnumpy(new.theta))
+    for one, other in zip((new.theta, *new.slots), (expected.theta, *expected.slots), strict=True):
+        close(backend.asnumpy(one), other, 1e-6 if dtype == "float32" else 1e-12)
+
+
+def test_numbers_of_the_host_are_not_captured():
+    backend = fake_cupy.fake_backend()
+
+    def step(carry, fixed, x):
+        return backend.map(optimizers.sgd.sgd_rule)(carry, carry, (0.5,)), (x[0],)
+
+    run = backend.compile(step)
+    theta, _ = run((fake_cupy.ones(3, "float32"),), (), ([0.0, 0.0],))
+    with pytest.warns(RuntimeWarning, match="one by one, not as a CUDA graph: a graph would repeat the host's numbers"):
+        theta, _ = run(theta, (), ([0.0, 0.0],))
+    np.testing.assert_array_equal(backend.asnumpy(theta[0]), np.full(3, 0.5**4))
+
+
 def test_out_of_memory_says_how_much_and_what_to_lower():
     backend = fake_cupy.fake_backend()
 

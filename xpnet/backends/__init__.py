@@ -12,23 +12,26 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from functools import lru_cache
+from functools import lru_cache, wraps
 from importlib import import_module
 from importlib.util import find_spec
 from threading import Lock, get_ident, local
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 from xpnet.arrays import Array, describe
 from xpnet.backends.base import Backend, library_version
 from xpnet.checks import shown
 from xpnet.errors import BackendError
 
-__all__ = ["Backend", "available_backends", "backend", "backend_of", "use"]
+__all__ = ["Backend", "available_backends", "backend", "backend_of", "natively", "use"]
 
 LIBRARIES = ("numpy", "cupy", "torch", "jax", "strict")
 ALIASES = {"cuda": "cupy", "gpu": "cupy"}
 
 IMPORTED = {"strict": "array_api_strict"}
+NATIVE = ("cupy",)
+"""Libraries whose own forms also serve functions called on their arrays: there each operation is a kernel to launch."""
+F = TypeVar("F", bound=Callable[..., Any])
 PENDING = 64
 """How many statements are remembered: only those that a `with` has still to take back need be, one a thread."""
 
@@ -139,6 +142,26 @@ def backend_of(array: Array) -> Backend:
     if library in LIBRARIES:
         return _library(library).of(array)  # type: ignore[no-any-return]
     return Backend(library, array.__array_namespace__(), array.device, "the array's own library")
+
+
+def natively(function: F) -> F:
+    """Let a function of two arrays, called by itself, be its arrays' library's own form, if that is one of NATIVE.
+
+    Called with settings, or on arrays that are not both the library's and on one device, it is the plain form, `plain`.
+    Elsewhere it is that always: the formula as it is written, and its bits. A backend's `native` gives each its own.
+    """
+
+    @wraps(function)
+    def call(*arrays: Any, **settings: Any) -> Any:
+        if len(arrays) == 2 and not settings and library_of(arrays[0]) in NATIVE:
+            own = backend_of(arrays[0])
+            if own.owns(arrays[1]):
+                return own.native(found)(*arrays)
+        return function(*arrays, **settings)
+
+    found = cast(F, call)
+    found.plain = function  # type: ignore[attr-defined]
+    return found
 
 
 def library_of(array: object) -> str:

@@ -5,7 +5,7 @@ cuBLASLt, K steps as one graph.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property, lru_cache
 from importlib import import_module
 from operator import attrgetter
@@ -30,6 +30,7 @@ from xpnet.backends.cuda.products import Products
 from xpnet.backends.cuda.sequences import Sequences
 from xpnet.backends.cuda.symbols import TraceError
 from xpnet.backends.in_place import InPlaceBackend
+from xpnet.backends.native import bears_its_name, plain
 from xpnet.errors import BackendError
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ class CupyBackend(InPlaceBackend):
         self.idle: list[Room] = []
         """Those that no graph needs now."""
         self._communicators: dict[World, nccl.Communicator | None] = {}
+        self._forms: dict[str, Callable[..., Any]] = {}
+        self._memory = detect.Memory(library)
 
     @property
     def spec(self) -> str:
@@ -201,32 +204,41 @@ class CupyBackend(InPlaceBackend):
     def native(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return a function's own kernel, which leaves to the plain form what it was not made for."""
         name = f"{getattr(function, '__module__', '')}.{getattr(function, '__name__', '')}"
-        if name not in NATIVE:
+        if name not in NATIVE or not bears_its_name(function):
             return function
-        own = attrgetter(NATIVE[name])(self)
+        if name not in self._forms:
+            self._forms[name] = self._served(attrgetter(NATIVE[name])(self), plain(function))
+        return self._forms[name]
 
+    def _served(self, own: Callable[..., Any], formula: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **keywords: Any) -> Any:
             with self.working():
                 result = None if keywords else own(*arguments)
-                return function(*arguments, **keywords) if result is None else result
+                return formula(*arguments, **keywords) if result is None else result
 
         return call
 
     def _map(self, rule: Rule) -> Apply:
-        plain, kernels = super()._map(rule), self.kernels
+        one_by_one, kernels = super()._map(rule), self.kernels
 
         def apply(state: Vectors, inputs: Vectors, scalars: Numbers, gate: Gate = None) -> Vectors:
+            by_value = not self.owns(scalars)
             try:
-                kernel = kernels.rule(rule, len(state), len(inputs), len(scalars))
+                kernel = kernels.rule(rule, len(state), len(inputs), len(scalars), by_value)
             except TraceError:
-                return plain(state, inputs, scalars, gate)
-            if not self.owns(scalars):
-                scalars = self.asarray(np.asarray(scalars, dtype=state[0].dtype))
+                return one_by_one(state, inputs, scalars, gate)
+            if by_value and self._capturing():
+                raise BackendError("a graph would repeat the host's numbers at each launch: put them on the device")
+            numbers = map(float, scalars) if by_value else (scalars,)
             with self.working():
-                kernel(*inputs, scalars, (kernels.true if gate is None else gate).reshape(1), *state)
+                kernel(*inputs, *numbers, (kernels.true if gate is None else gate).reshape(1), *state)
             return state
 
         return apply
+
+    def _capturing(self) -> bool:
+        stream = self.cupy.cuda.get_current_stream()
+        return bool(stream.ptr) and bool(stream.is_capturing())
 
     def compile(self, step: Step, work: WorkOf | None = None) -> Run:
         """Make K steps one CUDA graph, launched at once; step by step if they cannot be captured, with a warning."""
@@ -243,21 +255,15 @@ class CupyBackend(InPlaceBackend):
                 self._communicators[world] = nccl.connect(self, world)
         return self._communicators[world]
 
-    @contextmanager
-    def working(self) -> Iterator[None]:
+    def working(self) -> AbstractContextManager[None]:
         """The GPU current; of an allocation that failed, how much was asked, how much is free, and what to lower."""
-        try:
-            with self.device:
-                yield
-        except MemoryError as error:
-            if not hasattr(error, "_size"):  # the host's memory
-                raise
-            free, total = self.cupy.cuda.runtime.memGetInfo()
-            asked = detect.mib(error._size)
-            raise BackendError(
-                f"the GPU's memory is full: {asked} asked for, {detect.mib(free)} of {detect.mib(total)} free: "
-                "lower batch_size, use a smaller network, or end what nvidia-smi lists"
-            ) from error
+        here = self.cupy.cuda.runtime.getDevice() == self.device.id
+        return self._memory if here else self._going_there()
+
+    @contextmanager
+    def _going_there(self) -> Iterator[None]:
+        with self.device, self._memory:
+            yield
 
 
 def connect(device: str) -> CupyBackend:

@@ -4,11 +4,13 @@ import math
 from typing import Any
 
 from xpnet.arrays import Array, cast, exp_shifted, is_floating, namespace, sigmoid, wide
+from xpnet.backends import natively
 from xpnet.errors import ShapeError
 from xpnet.losses.base import like, pair, summed
 from xpnet.losses.choices import choices, poison, shares
 
 
+@natively
 def cross_entropy(
     scores: Array,
     labels: Array,

@@ -215,7 +215,8 @@ class Optimizer(ABC):
         with backend.working():
             if self.overwrites_gradient:
                 dtheta = each(lambda g: backend.xp.asarray(g, copy=True), dtheta)
-            new = self.update(theta, dtheta, memory.slots, self.row(memory.t, memory.decayed), decayed=memory.decayed)
+            row = self.row(memory.t, memory.decayed)
+            new = self.update(theta, dtheta, memory.slots, row, backend=backend, decayed=memory.decayed)
         return new.theta, Memory(memory.t + 1, new.slots, memory.decayed)
 
     def update(

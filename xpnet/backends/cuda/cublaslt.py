@@ -104,6 +104,8 @@ class CublasLt:
         pointer, size, matmul = ctypes.c_void_p, ctypes.c_size_t, self.library.cublasLtMatmul
         matmul.argtypes = [pointer] * 13 + [pointer, size, pointer]
         self.handle: ctypes.c_void_p | None = None
+        self.pointed: dict[int | None, int] = {}
+        """Where vector and mask of each operation lie."""
 
     @property
     def version(self) -> int:
@@ -123,6 +125,9 @@ class CublasLt:
 
     def point(self, operation: ctypes.c_void_p, vector: int = 0) -> None:
         """Say where the epilogue's vector lies; its alignment must stay what it was."""
+        if self.pointed.get(operation.value) == vector:
+            return
+        self.pointed[operation.value] = vector
         if vector:
             self._set("MatmulDesc", operation, DESC_BIAS_POINTER, ctypes.c_void_p(vector))
 

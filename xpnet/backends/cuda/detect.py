@@ -108,6 +108,25 @@ def mib(size: int) -> str:
     return f"{size / 2**20:,.0f} MiB"
 
 
+class Memory:
+    """The context in which an allocation that failed says how much was asked, how much is free, and what to lower."""
+
+    def __init__(self, cupy: Any) -> None:
+        self.cupy = cupy
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if not (isinstance(error, MemoryError) and hasattr(error, "_size")):  # else it is the host's memory
+            return
+        free, total = self.cupy.cuda.runtime.memGetInfo()
+        raise BackendError(
+            f"the GPU's memory is full: {mib(error._size)} asked for, {mib(free)} of {mib(total)} free: "
+            "lower batch_size, use a smaller network, or end what nvidia-smi lists"
+        ) from error
+
+
 def first_line(error: object) -> str:
     """Return the first line of an error's text."""
     return str(error).strip().partition("\n")[0]

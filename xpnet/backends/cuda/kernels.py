@@ -8,7 +8,8 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, lru_cache
+from operator import attrgetter
 from threading import get_ident
 from typing import Any
 
@@ -28,15 +29,18 @@ NULL = np.int64(0)
 """A null pointer."""
 PER_THREAD = 2
 """The address by which every thread calls its own default stream (`cudaStreamPerThread`)."""
+LABELS = "int32", "int64", "uint8"
+"""Types of class numbers; those of other types are left to the plain form."""
+name_of = lru_cache(maxsize=64)(attrgetter("name"))
+"""The name of a dtype, which NumPy puts together each time it is asked."""
 MASK_PARAMETERS = "raw int32 key, int32 stream, int32 threshold, int64 first", "bool dropped"
 
 
-def rule_parameters(program: Program) -> tuple[str, str]:
+def rule_parameters(program: Program, by_value: bool = False) -> tuple[str, str]:
     """Return the parameters of a rule's kernel, as CuPy writes them: inputs, and state that is read and overwritten."""
-    inputs, state = (
-        [f"T {c}{k}" for k in range(len(kind))] for c, kind in (("x", program.inputs), ("s", program.state))
-    )
-    return ", ".join([*inputs, "raw T scalars, raw bool alive"]), ", ".join(state)
+    kinds = ("x", program.inputs), ("c", program.scalars), ("s", program.state)
+    inputs, scalars, state = ([f"T {c}{k}" for k in range(len(kind))] for c, kind in kinds)
+    return ", ".join([*inputs, *(scalars if by_value else ["raw T scalars"]), "raw bool alive"]), ", ".join(state)
 
 
 def identifier(name: str) -> str:
@@ -69,16 +73,19 @@ class Kernels:
     def __init__(self, cupy: Any) -> None:
         self.cupy = cupy
         self._functions: dict[tuple[str, ...], Any] = {}
-        self._rules: dict[tuple[Rule, int, int, int], Any] = {}
+        self._rules: dict[tuple[Rule, int, int, int, bool], Any] = {}
         self._tickets: dict[tuple[int, int], Array] = {}
 
-    def rule(self, rule: Rule, state: int, inputs: int, scalars: int) -> Callable[..., None]:
-        """Return the kernel of a rule, called with inputs, scalars, gate, state; TraceError if it has none."""
-        key = (rule, state, inputs, scalars)
+    def rule(self, rule: Rule, state: int, inputs: int, scalars: int, by_value: bool = False) -> Callable[..., None]:
+        """Return the kernel of a rule, called with inputs, scalars, gate, state; TraceError if it has none.
+
+        The scalars are an array, which a graph reads at each launch, or, if `by_value`, so many numbers of the host.
+        """
+        key = (rule, state, inputs, scalars, by_value)
         if key not in self._rules:
-            program = trace(*key)
-            read, written = rule_parameters(program)
-            self._rules[key] = self.elementwise(read, written, program.body(), identifier(program.name))
+            program = trace(rule, state, inputs, scalars)
+            parameters, body = rule_parameters(program, by_value), program.body(by_value)
+            self._rules[key] = self.elementwise(*parameters, body, identifier(program.name))
         return self._rules[key]  # type: ignore[no-any-return]
 
     def measure(self, xp: Any, gradient: Array, alive: Array | None, loss: Array | None) -> tuple[Array, Array] | None:
@@ -104,13 +111,14 @@ class Kernels:
             norm,
             now,
         )
-        self._reduction("measure", gradient.dtype.name)((blocks,), (THREADS,), arguments)
+        key = ("measure", name_of(gradient.dtype))
+        self.function(key, lambda: sources.reductions(*key[1:]))((blocks,), (THREADS,), arguments)
         return norm, now
 
     def cross_entropy(self, scores: Array, labels: Array) -> tuple[Array, Array] | None:
-        """Cross-entropy of scores (…, C) and int32 labels (…): value and gradient."""
+        """Cross-entropy of scores (…, C) and labels (…) of a type in LABELS: value and gradient."""
         fits = scores.ndim > 1 and labels.shape == scores.shape[:-1] and scores.size
-        if not fits or scores.shape[-1] < 2 or not plain(scores) or not plain(labels, ("int32",)):
+        if not fits or scores.shape[-1] < 2 or not plain(scores) or not plain(labels, LABELS):
             return None
         empty, n, c = self.cupy.empty, labels.size, scores.shape[-1]
         gradient, value = empty(scores.shape, dtype=scores.dtype), empty((), dtype=scores.dtype)
@@ -118,7 +126,8 @@ class Kernels:
         partial = empty(blocks, dtype=scores.dtype)
         sizes = np.int64(n), np.int32(c), np.float64(1.0 / n)
         arguments = (scores, labels, *sizes, gradient, partial, self.tickets(), value)
-        self._reduction("cross_entropy", scores.dtype.name)((blocks,), (THREADS,), arguments)
+        key = ("cross_entropy", name_of(scores.dtype), name_of(labels.dtype))
+        self.function(key, lambda: sources.reductions(*key[1:]))((blocks,), (THREADS,), arguments)
         return value, gradient
 
     def gather(self, xp: Any, x: Array, y: Array, index: Array, dtype: str) -> tuple[Array, Array] | None:
@@ -126,18 +135,18 @@ class Kernels:
         kinds = tuple(sources.TYPES)
         if not (plain(x, kinds) and plain(y, kinds) and plain(index, ("int32",)) and index.size and y.size):
             return None
-        if x.dtype.kind == "f" and x.dtype.name != dtype:
+        if x.dtype.kind == "f" and name_of(x.dtype) != dtype:
             return None
         batch, width, depth = len(index), x.size // x.shape[0], y.size // y.shape[0]
         rows = self.cupy.empty((batch, *x.shape[1:]), dtype=dtype)
         targets = self.cupy.empty((batch, *y.shape[1:]), dtype=y.dtype)
-        blocks = min(-(-(rows.size + targets.size) // THREADS), 16 * BLOCKS)
-        sizes = np.int64(batch), np.int64(width), np.int64(depth)
-        key = ("gather", dtype, x.dtype.name, y.dtype.name)
+        blocks = batch, -(-max(width, depth) // (4 * THREADS))
+        sizes = np.int64(width), np.int64(depth)
+        key = ("gather", dtype, name_of(x.dtype), name_of(y.dtype))
         function = self.function(key, lambda: sources.gather(*key[1:]))
         lent = isinstance(x, Lent)
         data = (x.address, y.address) if lent else (x, y)
-        function((blocks,), (THREADS,), (*data, np.int32(lent), index, *sizes, rows, targets))
+        function(blocks, (THREADS,), (*data, np.int32(lent), index, *sizes, rows, targets))
         return rows, targets
 
     def bernoulli(
@@ -173,9 +182,6 @@ class Kernels:
                 self._tickets[key] = self.cupy.zeros(TICKETS, dtype="uint32")
         return self._tickets[key]
 
-    def _reduction(self, name: str, dtype: str) -> Any:
-        return self.function((name, dtype), lambda: sources.reductions(dtype))
-
     def function(self, key: tuple[str, ...], source: Callable[[], str]) -> Any:
         """Return a kernel by its name, the first of `key`; the source is written when it is first asked for."""
         if key not in self._functions:
@@ -193,4 +199,4 @@ class Kernels:
 
 def plain(array: Array, dtypes: Sequence[str] = ("float32", "float64")) -> bool:
     """Whether an array lies in one piece, row by row, and has one of these dtypes."""
-    return bool(array.flags.c_contiguous) and array.dtype.name in dtypes
+    return bool(array.flags.c_contiguous) and name_of(array.dtype) in dtypes

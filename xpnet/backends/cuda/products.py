@@ -112,6 +112,8 @@ class Products:
     def __init__(self, cupy: Any, precision: str = "float32", lt: CublasLt | None = None) -> None:
         self.cupy, self.precision, self.lt = cupy, precision, lt or CublasLt()
         self.plans: dict[Product, Plan | None] = {}
+        self.known: dict[tuple[Any, ...], Plan | None] = {}
+        """The same by what arrays say of themselves, for that is asked for every product."""
         self.lock = Lock()
 
     def multiply(
@@ -132,18 +134,20 @@ class Products:
         elif out is None:
             out = self.cupy.empty((a.shape[0], b.shape[1]), dtype=a.dtype)
         arrays = (a, b, out) if vector is None else (a, b, out, vector)
-        pointers = tuple(array.data.ptr for array in arrays)
-        what = product(a, b, out, pointers, self.precision, epilogue, batch, steps)
-        if what is None:
-            return None
-        v = 0 if vector is None else vector.data.ptr
+        pointers = tuple([array.data.ptr for array in arrays])
+        v = 0 if vector is None else pointers[3]
+        forms = [form for x in (a, b, out) for form in (x.shape, x.strides, x.dtype)]
+        key = (*forms, epilogue, batch, steps, *[p & 255 for p in pointers])  # all that `product` looks at
         with self.lock:
-            plan = self.plan(what, v)
+            if key not in self.known:
+                what = product(a, b, out, pointers, self.precision, epilogue, batch, steps)
+                self.known[key] = None if what is None else self.plan(what, v)
+            plan = self.known[key]
             if plan is None:
                 return None
             stream = self.cupy.cuda.get_current_stream().ptr
-            workspace = self.cupy.empty(plan.workspace, dtype="uint8")  # CuPy's pool gives it again on this stream only
-            self.lt.run(plan, pointers[1], pointers[0], pointers[2], int(workspace.data.ptr), stream, v, factor)
+            workspace = self.cupy.cuda.alloc(plan.workspace)  # CuPy's pool gives it again on this stream only
+            self.lt.run(plan, pointers[1], pointers[0], pointers[2], int(workspace.ptr), stream, v, factor)
         return out
 
     def batches(

@@ -64,7 +64,7 @@ CROSS_ENTROPY = """
 __device__ T larger(T a, T b) { return (a >= b || a != a) ? a : b; }      // NaN wins
 
 // A warp for each row of scores (n, c): gradient = (softmax - onehot) scale, value = -scale sum log softmax[label]
-extern "C" __global__ void cross_entropy(const T* scores, const int* labels, long long n, int c, double scale,
+extern "C" __global__ void cross_entropy(const T* scores, const L* labels, long long n, int c, double scale,
                                          T* gradient, T* partial, unsigned int* ticket, T* value) {
   const int lane = threadIdx.x & 31, warps = blockDim.x >> 5;
   T loss = 0;
@@ -72,7 +72,7 @@ extern "C" __global__ void cross_entropy(const T* scores, const int* labels, lon
   for (long long row = first; row < n; row += stride) {
     const T* s = scores + row * c;
     T* d = gradient + row * c;
-    const int label = labels[row];
+    const long long label = labels[row];
     T top = -T(__int_as_float(0x7f800000)), total = 0;
     for (int k = lane; k < c; k += 32) top = larger(top, s[k]);
     for (int step = 16; step > 0; step >>= 1) top = larger(top, __shfl_xor_sync(0xffffffffu, top, step));
@@ -99,14 +99,17 @@ extern "C" __global__ void cross_entropy(const T* scores, const int* labels, lon
 GATHER = """
 // x[r] = T(inputs[index[r]]),  y[r] = targets[index[r]]:  one batch of rows, `width` and `depth` numbers each.
 // The data lie where the arguments say, or, if they are lent to a graph, where it is written at that place.
-extern "C" __global__ void gather(const void* data_x, const void* data_y, int lent, const int* index, long long batch,
-                                  long long width, long long depth, T* x, Y* y) {
-  const X* inputs = lent ? *(const X* const*)data_x : (const X*)data_x;
-  const Y* targets = lent ? *(const Y* const*)data_y : (const Y*)data_y;
-  const long long n = batch * width, all = n + batch * depth, step = (long long)gridDim.x * blockDim.x;
-  for (long long k = blockIdx.x * (long long)blockDim.x + threadIdx.x; k < all; k += step) {
-    if (k < n) x[k] = T(inputs[(long long)index[k / width] * width + k % width]);
-    else y[k - n] = targets[(long long)index[(k - n) / depth] * depth + (k - n) % depth];
+// A block has one row, or a part of it: 4 numbers a thread.
+extern "C" __global__ void gather(const void* data_x, const void* data_y, int lent, const int* index, long long width,
+                                  long long depth, T* x, Y* y) {
+  const long long row = blockIdx.x, from = index[row];
+  const X* inputs = (lent ? *(const X* const*)data_x : (const X*)data_x) + from * width;
+  const Y* targets = (lent ? *(const Y* const*)data_y : (const Y*)data_y) + from * depth;
+#pragma unroll
+  for (int q = 0; q < 4; q++) {
+    const long long k = (blockIdx.y * 4LL + q) * blockDim.x + threadIdx.x;
+    if (k < width) x[row * width + k] = T(inputs[k]);
+    if (k < depth) y[row * depth + k] = targets[k];
   }
 }
 """
@@ -121,9 +124,9 @@ dropped = (int)word < threshold;
 """An elementwise operation: is element number i dropped?"""
 
 
-def reductions(dtype: str) -> str:
-    """Return the source of `measure` and `cross_entropy` in one precision."""
-    return f"typedef {TYPES[dtype]} T;\n{LAST}{REDUCE}{MEASURE}{CROSS_ENTROPY}"
+def reductions(dtype: str, labels: str = "int32") -> str:
+    """Return the source of `measure` and `cross_entropy` in one precision, the labels of one type."""
+    return f"typedef {TYPES[dtype]} T;\ntypedef {TYPES[labels]} L;\n{LAST}{REDUCE}{MEASURE}{CROSS_ENTROPY}"
 
 
 def gather(dtype: str, inputs: str, targets: str) -> str:

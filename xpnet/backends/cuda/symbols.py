@@ -128,8 +128,11 @@ class Program(NamedTuple):
                 yield f"t{len(done)}", symbol
             stack = stack + missing[::-1] if missing else stack[:-1]
 
-    def body(self) -> str:
-        """Return the C++ that turns state `s0 …`, inputs `x0 …` and `scalars` into new state, where `alive` is true."""
+    def body(self, by_value: bool = False) -> str:
+        """Return the C++ that turns state `s0 …`, inputs `x0 …` and `scalars` into new state, where `alive` is true.
+
+        The scalars are an array, or, if `by_value`, arguments `c0 …`.
+        """
         names = {id(s): f"old{k}" for k, s in enumerate(self.state)}
         names |= {id(x): f"x{k}" for k, x in enumerate(self.inputs)}
         names |= {id(c): f"c{k}" for k, c in enumerate(self.scalars)}
@@ -138,7 +141,7 @@ class Program(NamedTuple):
             return names[id(value)] if isinstance(value, Symbol) else literal(value)
 
         lines = [f"const T old{k} = s{k};" for k in range(len(self.state))]
-        lines += [f"const T c{k} = scalars[{k}];" for k in range(len(self.scalars))]
+        lines += [] if by_value else [f"const T c{k} = scalars[{k}];" for k in range(len(self.scalars))]
         for name, symbol in self.steps():
             kind = "bool" if symbol.name in CONDITIONS else "T"
             expression = TEXTS[symbol.name].format(*map(text, symbol.arguments))
