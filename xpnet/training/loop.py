@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from xpnet import random
-from xpnet.data import batches
 from xpnet.data.source import Block, Cut, Samples
 from xpnet.errors import NonFiniteError
 from xpnet.metrics import concluded, needs_all
@@ -127,7 +127,7 @@ class Loop:
         """Do K steps, add up what they report, and return it. NonFiniteError for the first that is not sound."""
         run, new = self.run, np.zeros((0, 0))
         with Stopwatch() as watch:
-            outcome = step.many(self.holder.state, *block, self._foresee)
+            outcome = step.many(self.holder.state, *block, partial(self._foresee, len(block.batches)))
         self.holder.state = outcome.state
         if len(outcome.sizes):
             new = self._add(step, outcome)
@@ -137,10 +137,10 @@ class Loop:
             raise NonFiniteError(outcome.problem)
         return new
 
-    def _foresee(self) -> None:
-        """Draw what comes next: the keys of as many steps as a call may have, the order of the next epoch."""
+    def _foresee(self, count: int) -> None:
+        """Draw what comes next, after so many steps: the keys of as many, and the order of the next epoch."""
         state, seed = self.holder.state, self.holder.step.seed
-        for t in range(state.t, state.t + 2 * batches.MOST):
+        for t in range(state.t + count, state.t + 2 * count):
             random.step_key(seed, t)
         self.source.foresee(seed, state.epoch + 1)
 
