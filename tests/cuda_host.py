@@ -14,6 +14,8 @@ GXX = shutil.which("g++")
 needs_compiler = pytest.mark.skipif(GXX is None, reason="g++ is not installed: kernels cannot be run on the CPU")
 
 SHIM = '#define BARRIERS\n#include "block.h"\n'
+SHIM += "using std::min;\nstruct float2 { float x, y; };\nstruct float4 { float x, y, z, w; };\n"
+SHIM += "#define __align__(n) __attribute__((aligned(n)))\n"
 HEADERS = Path(__file__).resolve().parent / "standin"
 
 
@@ -35,12 +37,12 @@ def load(source):
 
 
 def kernel(source, name):
-    """Return a `__global__` function as `run(blocks, threads, *ctypes)`: `void name(parameters)` in `source`."""
+    """Return a `__global__` function as `run(columns, rows, threads, *ctypes)`, so many columns and rows of blocks."""
     start = source.index(f"__global__ void {name}(") + len(f"__global__ void {name}(")
     parameters = source[start : source.index(")", start)]
     names = [p.split()[-1].lstrip("*") for p in parameters.split(",")]
-    wrapped = f'extern "C" void run_{name}(unsigned int blocks, unsigned int threads, {parameters}) {{'
-    wrapped += f" gpu::launch({{blocks, 1, 1}}, {{threads, 1, 1}}, [=] {{ {name}({', '.join(names)}); }}); }}"
+    wrapped = f'extern "C" void run_{name}(unsigned int of_x, unsigned int of_y, unsigned int threads, {parameters}) {{'
+    wrapped += f" gpu::launch({{of_x, of_y, 1}}, {{threads, 1, 1}}, [=] {{ {name}({', '.join(names)}); }}); }}"
     return getattr(load(SHIM + source + wrapped), f"run_{name}")
 
 

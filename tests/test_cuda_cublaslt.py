@@ -86,19 +86,17 @@ def lt():
 
 
 PRODUCT = Product(
-    130, 64, 784, False, True, 132, 80, 136, "float32", "tf32", cublaslt.EPILOGUE_RELU_AUX_BIAS, (4, 16, 256, 4)
+    130, 64, 784, False, True, 132, 80, 136, "float32", "tf32", cublaslt.EPILOGUE_RELU_BIAS, (4, 16, 256, 4)
 )
 
 
 def test_what_an_operation_says_can_be_read_back(lt):
-    operation, written = lt.operation(PRODUCT, vector=0x1004, mask=0x2000), ctypes.c_size_t()
+    operation, written = lt.operation(PRODUCT, vector=0x1004), ctypes.c_size_t()
     expected = {
         cublaslt.DESC_TRANSA: (4, cublaslt.OP_N),
         cublaslt.DESC_TRANSB: (4, cublaslt.OP_T),
-        cublaslt.DESC_EPILOGUE: (4, cublaslt.EPILOGUE_RELU_AUX_BIAS),
+        cublaslt.DESC_EPILOGUE: (4, cublaslt.EPILOGUE_RELU_BIAS),
         cublaslt.DESC_BIAS_POINTER: (8, 0x1004),
-        cublaslt.DESC_EPILOGUE_AUX_POINTER: (8, 0x2000),
-        cublaslt.DESC_EPILOGUE_AUX_LD: (8, 256),
         0: (4, cublaslt.COMPUTE_32F_FAST_TF32),  # the compute type
         1: (4, cublaslt.R_32F),  # the scale type
     }

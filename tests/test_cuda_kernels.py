@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from xpnet import random
-from xpnet.backends.cuda import kernels, sources, symbols
+from xpnet.backends.cuda import dense_sources, kernels, sources, symbols
 from xpnet.losses import cross_entropy
 from xpnet.optimizers import adam, decay, lion, nadam, rmsprop, sgd
 from xpnet.selfcheck.numbers import RULES
@@ -129,7 +129,7 @@ def test_the_norm_kernel(dtype, n, blocks):
     g = np.random.default_rng(n).normal(size=n).astype(dtype)
     partial, ticket, norm = np.full(blocks, np.nan, dtype), np.zeros(1, np.uint32), np.zeros((), dtype)
     run, alive = cuda_host.kernel(sources.reductions(dtype), "measure"), np.asarray(False)
-    grid = ctypes.c_uint(blocks), ctypes.c_uint(64), *pointers(g), ctypes.c_longlong(n)
+    grid = ctypes.c_uint(blocks), ctypes.c_uint(1), ctypes.c_uint(64), *pointers(g), ctypes.c_longlong(n)
     for before, loss, expected in ((True, 1.0, True), (False, 1.0, False), (True, np.inf, False)):
         losses = np.asarray(loss, dtype)
         run(*grid, *pointers(np.asarray(before), losses, partial, ticket, norm, alive))
@@ -154,7 +154,7 @@ def test_the_cross_entropy_kernel(dtype, n, c, blocks):
 
     def launch():
         sizes = ctypes.c_longlong(n), ctypes.c_int(c), ctypes.c_double(1.0 / n)
-        run(ctypes.c_uint(blocks), ctypes.c_uint(64), *pointers(scores, labels), *sizes,
+        run(ctypes.c_uint(blocks), ctypes.c_uint(1), ctypes.c_uint(64), *pointers(scores, labels), *sizes,
             *pointers(gradient, partial, ticket, value))  # fmt: skip
 
     launch()
@@ -242,7 +242,7 @@ def elementwise_kernels():
     program = symbols.trace(all_operations, 1, 1, 1)
     yield "all_operations", (*kernels.rule_parameters(program), program.body())
     yield "mask", (*kernels.MASK_PARAMETERS, sources.MASK_OPERATION)
-    yield "collect", kernels.collect_kernel(3)
+    yield "collect", kernels.COLLECT
 
 
 @pytest.mark.parametrize("architecture", [80, 90, 100])
@@ -257,5 +257,7 @@ def test_nvrtc_compiles_every_elementwise_kernel(nvrtc, architecture, dtype):
 def test_nvrtc_compiles_every_other_kernel(nvrtc, architecture, dtype):
     for labels in kernels.LABELS:
         assert len(nvrtc(architecture, sources.reductions(dtype, labels))) > 1000
+    assert len(nvrtc(architecture, dense_sources.small_products())) > 1000
+    assert len(nvrtc(architecture, dense_sources.relu_back(dtype))) > 1000
     for inputs in sources.TYPES:
         assert len(nvrtc(architecture, sources.gather(dtype, inputs, "int32"))) > 1000

@@ -2,8 +2,10 @@
 //
 // Blocks run one after the other. Where a kernel has barriers (BARRIERS is defined), each thread of a block is a fibre
 // that runs to its next barrier, and a warp exchanges numbers at one, so the order of every sum is the GPU's; where it
-// has none, a thread is one turn of a loop.
+// has none, a thread is one turn of a loop. A GPU promises no order of blocks: STANDIN_BLOCKS=backwards turns it round,
+// and with a number it is drawn by lot, the number being the seed.
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -148,16 +150,30 @@ static void run_block() {
 }
 #endif
 
+static std::vector<size_t> order_of(size_t count) {
+  std::vector<size_t> order(count);
+  for (size_t k = 0; k < count; ++k) order[k] = k;
+  const char* how = std::getenv("STANDIN_BLOCKS");
+  if (how && !std::strcmp(how, "backwards"))
+    std::reverse(order.begin(), order.end());
+  else if (how) {
+    uint64_t lot = std::strtoull(how, nullptr, 10);
+    for (size_t k = count; k > 1; --k) {
+      lot = lot * 6364136223846793005 + 1442695040888963407;
+      std::swap(order[k - 1], order[(lot >> 33) % k]);
+    }
+  }
+  return order;
+}
+
 static void launch(Index3 grid, Index3 block_size, std::function<void()> kernel) {
   gridDim = grid;
   blockDim = block_size;
   body = std::move(kernel);
-  for (unsigned int z = 0; z < grid.z; ++z)
-    for (unsigned int y = 0; y < grid.y; ++y)
-      for (unsigned int x = 0; x < grid.x; ++x) {
-        blockIdx = {x, y, z};
-        run_block();
-      }
+  for (const size_t k : order_of(size_t(grid.x) * grid.y * grid.z)) {
+    blockIdx = {unsigned(k % grid.x), unsigned(k / grid.x % grid.y), unsigned(k / grid.x / grid.y)};
+    run_block();
+  }
 }
 }  // namespace gpu
 

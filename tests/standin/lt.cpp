@@ -155,15 +155,13 @@ void check_stream(void* stream) {
 // ------------------------------------------------------------------------------------------- what is to be computed
 
 // How cublasLtEpilogue_t is put together.
-constexpr uint32_t RELU = 2, ADDS_BIAS = 4, RELU_GRADIENT = 8, BIAS_GRADIENT = 16, HAS_MASK = 128;
+constexpr uint32_t RELU = 2, ADDS_BIAS = 4;
 
 bool known(uint32_t epilogue) {
   switch (epilogue) {
     case CUBLASLT_EPILOGUE_DEFAULT:
     case CUBLASLT_EPILOGUE_BIAS:
-    case CUBLASLT_EPILOGUE_RELU_AUX_BIAS:
-    case CUBLASLT_EPILOGUE_DRELU:
-    case CUBLASLT_EPILOGUE_DRELU_BGRAD:
+    case CUBLASLT_EPILOGUE_RELU_BIAS:
     case CUBLASLT_EPILOGUE_BGRADA:
       return true;
     default:
@@ -171,13 +169,9 @@ bool known(uint32_t epilogue) {
   }
 }
 
-bool writes_vector(uint32_t epilogue) {
-  return epilogue == CUBLASLT_EPILOGUE_DRELU_BGRAD || epilogue == CUBLASLT_EPILOGUE_BGRADA;
-}
+bool writes_vector(uint32_t epilogue) { return epilogue == CUBLASLT_EPILOGUE_BGRADA; }
 
 bool has_vector(uint32_t epilogue) { return (epilogue & ADDS_BIAS) || writes_vector(epilogue); }
-
-bool has_mask(uint32_t epilogue) { return epilogue & HAS_MASK; }
 
 // What an algorithm is chosen for, and may be used for.
 struct Problem {
@@ -235,14 +229,6 @@ void check_types(Operation operation, const Problem& problem, const Matrix& a, c
   require_supported(!transposed(operation, CUBLASLT_MATMUL_DESC_TRANSC));
 }
 
-// cublasLt.h, EPILOGUE_AUX_LD: "Must be divisible by 128 and be no less than the number of rows in the output matrix."
-void check_mask_ld(Operation operation, uint32_t rows) {
-  const auto ld = attribute<int64_t>(operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD);
-  require(ld % 128 == 0 && ld >= int64_t(rows), CONFLICT,
-          "the mask has leading dimension %lld: for %u rows it must be as many or more, in 128s",
-          static_cast<long long>(ld), rows);
-}
-
 Problem problem_of(Operation operation, Layout layout_a, Layout layout_b, Layout layout_c, Layout layout_d) {
   const Matrix a = matrix(layout_a, "A"), b = matrix(layout_b, "B"), c = matrix(layout_c, "C"),
                d = matrix(layout_d, "D");
@@ -264,7 +250,6 @@ Problem problem_of(Operation operation, Layout layout_a, Layout layout_b, Layout
           "A, B, C and D are batches of %u, %u, %u and %u", a.count, b.count, c.count, d.count);
   require_supported(known(it.epilogue));
   require_supported(it.count == 1 || it.epilogue == CUBLASLT_EPILOGUE_DEFAULT);
-  if (has_mask(it.epilogue)) check_mask_ld(operation, it.m);
   return it;
 }
 
@@ -298,7 +283,7 @@ Asked& asked() {
 // What lies in cublasLtMatmulAlgo_t: for which problem it is, how pointers were said to be aligned, what it needs.
 struct Choice {
   uint32_t mark, problem;
-  uint16_t a, b, c, d, vector, mask;
+  uint16_t a, b, c, d, vector;
   uint32_t workspace;
 };
 static_assert(sizeof(Choice) <= sizeof(cublasLtMatmulAlgo_t), "an algorithm must fit into NVIDIA's 64 bytes");
@@ -307,10 +292,6 @@ uint32_t alignment(uint64_t address) { return address ? std::min<uint64_t>(addre
 
 uint64_t vector_address(Operation operation) {
   return attribute<uint64_t>(operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER);
-}
-
-uint64_t mask_address(Operation operation) {
-  return attribute<uint64_t>(operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER);
 }
 
 uint32_t promised(Preference preference, PreferenceAttribute which) {
@@ -323,8 +304,8 @@ bool lacks(uint32_t epilogue) {
   return list.find("," + std::to_string(epilogue) + ",") != std::string::npos;
 }
 
-// cublasLt.h, BIAS_POINTER and EPILOGUE_AUX_POINTER: cublasLtMatmulAlgoGetHeuristic depends "on its value to determine
-// expected pointer alignment".
+// cublasLt.h, BIAS_POINTER: cublasLtMatmulAlgoGetHeuristic depends "on its value to determine expected pointer
+// alignment".
 Choice choose(const Problem& problem, Operation operation, Preference preference) {
   require_supported(!lacks(problem.epilogue));
   require_supported(!problem.doubles() || problem.epilogue == CUBLASLT_EPILOGUE_DEFAULT);
@@ -336,7 +317,6 @@ Choice choose(const Problem& problem, Operation operation, Preference preference
   it.c = promised(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES);
   it.d = promised(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES);
   it.vector = alignment(vector_address(operation));
-  it.mask = alignment(mask_address(operation));
   const auto allowed = attribute<uint64_t>(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES);
   it.workspace = std::min(allowed, MOST_WORKSPACE) / 256 * 256;
   return it;
@@ -401,12 +381,13 @@ bool overlap(const Region& one, const Region& other) {
   return false;
 }
 
-enum Part { A, B, D, VECTOR, MASK, WORKSPACE, PARTS };
-const char* const NAMES[PARTS] = {"A", "B", "D", "the vector", "the mask", "the workspace"};
+enum Part { A, B, D, VECTOR, WORKSPACE, PARTS };
+const char* const NAMES[PARTS] = {"A", "B", "D", "the vector", "the workspace"};
 
 struct Job {
   Problem problem;
   Region parts[PARTS];
+  double alpha;
   uint64_t ticket;  // lies in the workspace while this job uses it
   bool drops_nan;
 };
@@ -418,14 +399,10 @@ bool writes(const Problem& problem, int part) {
       return true;
     case VECTOR:
       return writes_vector(problem.epilogue);
-    case MASK:
-      return problem.epilogue & RELU;
     default:
       return false;
   }
 }
-
-size_t mask_bytes(uint32_t rows) { return (size_t(rows) + 127) / 128 * 16; }
 
 // Whether the matrices of a batch share a byte.
 bool overlaps_itself(const Region& region) {
@@ -450,10 +427,6 @@ void set_parts(Job& job, Operation operation, const void* a, const void* b, cons
   job.parts[B] = columns(b, b_rows, b_columns, it.ldb, item, it.count, it.step_b);
   job.parts[D] = columns(d, it.m, it.n, it.ldd, item, it.count, it.step_d);
   if (has_vector(it.epilogue)) job.parts[VECTOR] = {vector_address(operation), it.m * item, it.m * item, 1};
-  if (has_mask(it.epilogue)) {
-    const auto ld = attribute<int64_t>(operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD);
-    job.parts[MASK] = {mask_address(operation), mask_bytes(it.m), size_t(ld) / 8, it.n};
-  }
   if (workspace_size)
     job.parts[WORKSPACE] = {reinterpret_cast<uintptr_t>(workspace), workspace_size, workspace_size, 1};
 }
@@ -465,16 +438,14 @@ void check_aligned(const Job& job, Part part, size_t bytes) {
           NAMES[part], static_cast<unsigned long long>(region.address), region.hop, bytes);
 }
 
-// Alignments are those of the preference (cublasLt.h, PREF_MIN_ALIGNMENT_*), for vector and mask those that their
-// pointers had when the algorithm was chosen. Manual, cublasLtMatmul: the workspace must be aligned to 256 bytes. A
-// column of the mask is a multiple of 128 bits, read and written 16 bytes at a time.
+// Alignments are those of the preference (cublasLt.h, PREF_MIN_ALIGNMENT_*), for the vector that which
+// its pointer had when the algorithm was chosen. Manual, cublasLtMatmul: the workspace must be aligned to 256 bytes.
 void check_alignment(const Job& job, const Choice& choice) {
   const size_t item = job.problem.item();
   check_aligned(job, A, std::max<size_t>(choice.a, item));
   check_aligned(job, B, std::max<size_t>(choice.b, item));
   check_aligned(job, D, std::max<size_t>(std::max(choice.c, choice.d), item));
   check_aligned(job, VECTOR, std::max<size_t>(choice.vector, item));
-  check_aligned(job, MASK, std::max<size_t>(choice.mask, 16));
   check_aligned(job, WORKSPACE, 256);
 }
 
@@ -499,42 +470,22 @@ void check_overlaps(const Job& job) {
 
 // ----------------------------------------------------------------------------------------------------- the epilogues
 
-// ReLU's mask: a bit an element, the lowest of a byte first, column by column.
-bool mask_bit(const uint8_t* column, size_t row) { return column[row / 8] >> (row % 8) & 1; }
-
-// The bits that pad a column are nobody's: filled with anything.
 template <class T>
-void relu(T* column, uint8_t* bits, size_t rows, bool drops_nan) {
-  std::memset(bits, 0xab, mask_bytes(rows));
-  for (size_t i = 0; i < rows; ++i) {
-    const bool positive = column[i] > 0;
-    const uint8_t bit = 1 << i % 8;
-    bits[i / 8] = positive ? bits[i / 8] | bit : bits[i / 8] & ~bit;
-    if (!positive && (drops_nan || !std::isnan(column[i]))) column[i] = 0;
-  }
-}
-
-template <class T>
-void relu_gradient(T* column, const uint8_t* bits, size_t rows) {
+void relu(T* column, size_t rows, bool drops_nan) {
   for (size_t i = 0; i < rows; ++i)
-    if (!mask_bit(bits, i)) column[i] = 0;
+    if (!(column[i] > 0) && (drops_nan || !std::isnan(column[i]))) column[i] = 0;
 }
 
 template <class T>
 void finish_columns(const Job& job) {
   const Problem& it = job.problem;
-  std::vector<double> sums(it.m);
   for (size_t number = 0; number < it.n; ++number) {
     T* column = job.parts[D].as<T>(number);
-    uint8_t* bits = job.parts[MASK].as<uint8_t>(number);
+    for (size_t i = 0; job.alpha != 1 && i < it.m; ++i) column[i] *= T(job.alpha);
     if (it.epilogue & ADDS_BIAS)
       for (size_t i = 0; i < it.m; ++i) column[i] += job.parts[VECTOR].as<T>()[i];
-    if (it.epilogue & RELU) relu(column, bits, it.m, job.drops_nan);
-    if (it.epilogue & RELU_GRADIENT) relu_gradient(column, bits, it.m);
-    if (it.epilogue & BIAS_GRADIENT)
-      for (size_t i = 0; i < it.m; ++i) sums[i] += column[i];
+    if (it.epilogue & RELU) relu(column, it.m, job.drops_nan);
   }
-  if (it.epilogue & BIAS_GRADIENT) std::copy(sums.begin(), sums.end(), job.parts[VECTOR].as<T>());
 }
 
 // cublasLt.h, BGRADA: "The bias size corresponds to the number of rows of the matrix D. The reduction happens over the
@@ -686,7 +637,7 @@ EXPORTED Status cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, Operatio
 }
 
 // Manual, cublasLtMatmul: in place, where C is D and has its layout, or not; here only the first, and of
-// D = alpha op(A) op(B) + beta C only D = op(A) op(B). cublasLt.h: INVALID_VALUE "when workspaceSizeInBytes is less
+// D = alpha op(A) op(B) + beta C only D = alpha op(A) op(B). cublasLt.h: INVALID_VALUE "when workspaceSizeInBytes is less
 // than workspace required by configured algo".
 EXPORTED Status cublasLtMatmul(cublasLtHandle_t handle, Operation operation, const void* alpha, const void* a,
                                Layout layout_a, const void* b, Layout layout_b, const void* beta, const void* c,
@@ -698,7 +649,8 @@ EXPORTED Status cublasLtMatmul(cublasLtHandle_t handle, Operation operation, con
     Job job{};
     job.problem = problem_of(operation, layout_a, layout_b, layout_c, layout_d);
     const Choice choice = choice_of(algorithm, job.problem);
-    require_supported(scalar(alpha, job.problem.doubles()) == 1 && scalar(beta, job.problem.doubles()) == 0);
+    job.alpha = scalar(alpha, job.problem.doubles());
+    require_supported(scalar(beta, job.problem.doubles()) == 0 && (job.alpha == 1 || job.problem.count == 1));
     const Problem& it = job.problem;
     require(c == d && it.ldc == it.ldd && it.step_c == it.step_d, CONFLICT, "C is not D");
     require(workspace_size >= choice.workspace, CONFLICT, "a workspace of %zu bytes, the algorithm needs %u",

@@ -245,12 +245,14 @@ def test_products_of_one_shape_whose_windows_lie_differently(order):
 
 def test_products_of_one_shape_with_other_epilogues():
     backend, rng = xn.backend("cupy"), np.random.default_rng(0)
-    x, w = (backend.asarray(rng.normal(size=size).astype("float32")) for size in ((6, 7), (7, 8)))
-    bits = backend.products.mask(x, w)
-    bits[...] = 0b01010101
-    plain = backend.asnumpy(backend.products.multiply(x, w))
-    masked = backend.asnumpy(backend.products.multiply(x, w, None, cublaslt.EPILOGUE_DRELU, None, bits))
-    np.testing.assert_array_equal(masked, np.where(np.arange(8) % 2 == 0, plain, 0))
+    x, w, b = (backend.asarray(rng.normal(size=size).astype("float32")) for size in ((6, 7), (7, 8), (8,)))
+    multiply, home = backend.products.multiply, backend.asnumpy
+    plain, sums = home(multiply(x, w)), home(b)
+    for factor in (1.0, -0.5):
+        shifted = np.float32(factor) * plain + sums
+        np.testing.assert_array_equal(home(multiply(x, w, None, cublaslt.EPILOGUE_BIAS, b, factor)), shifted)
+        positive = home(multiply(x, w, None, cublaslt.EPILOGUE_RELU_BIAS, b, factor))
+        np.testing.assert_array_equal(positive, np.maximum(shifted, 0))
 
 
 def test_a_stream_of_the_users():

@@ -34,6 +34,7 @@ LABELS = "int32", "int64", "uint8"
 name_of = lru_cache(maxsize=64)(attrgetter("name"))
 """The name of a dtype, which NumPy puts together each time it is asked."""
 MASK_PARAMETERS = "raw int32 key, int32 stream, int32 threshold, int64 first", "bool dropped"
+COLLECT = "int64 address", "T out", "out = *(const T*)address"
 
 
 def rule_parameters(program: Program, by_value: bool = False) -> tuple[str, str]:
@@ -164,7 +165,7 @@ class Kernels:
 
     def collect(self, table: Array, out: Array) -> None:
         """Copy the numbers of out's dtype that lie at the addresses of a table like it."""
-        operation = self.elementwise("int64 address", "T out", "out = *(const T*)address", "xpnet_collect")
+        operation = self.elementwise(*COLLECT, "xpnet_collect")
         operation(table, out)
 
     @cached_property
