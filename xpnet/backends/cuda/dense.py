@@ -95,9 +95,9 @@ class DenseKernels:
 
         The sums over b's rows go where `sums` is.
         """
-        (m, k), n = a.shape, b.shape[1]
+        (m, k), (depth, n) = a.shape, b.shape
         count = tiles(m + (sums is not None), n)
-        if not small(m, n, k, count) or not a.dtype == b.dtype == np.float32 or not all_plain(out, bias, sums):
+        if k != depth or not small(m, n, k, count) or not all_plain(out, bias, sums) or not reached(a, b):
             return None
         parts, share = shares(k, count)
         if out is None:
@@ -166,6 +166,11 @@ def shares(k: int, count: int) -> tuple[int, int]:
     """Return in how many parts a depth k is summed up by so many tiles, and the depth of each."""
     share = -(-k // max(1, min(TILES // count, -(-k // DEPTH))))
     return -(-k // share), share
+
+
+def reached(*arrays: Array) -> bool:
+    """Whether they are of float32, and no number of them lies further off than an int reaches."""
+    return all(array.dtype == np.float32 and max(map(abs, array.strides)) * array.size < 2**33 for array in arrays)
 
 
 def all_plain(*arrays: Array | None, dtype: str = "float32") -> bool:
