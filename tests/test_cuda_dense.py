@@ -7,6 +7,7 @@ import xpnet as xn
 from xpnet.backends.cuda import dense
 from xpnet.errors import BackendError
 from xpnet.layers import Context
+from xpnet.layers.fused import Chain
 from xpnet.parameters import split
 
 pytestmark = pytest.mark.gpu
@@ -70,12 +71,13 @@ def size_of(a, b):
     return np.abs(a.astype(float)) @ np.abs(b.astype(float))
 
 
+OPTIONS = "bias", "relu", "sums", "out"
 SHAPES = [(1, 1, 1), (1, 1, 785), (33, 31, 127), (32, 64, 128), (31, 33, 129), (3, 130, 784), (129, 1, 257)]
 SHAPES += [(128, 128, 2), (64, 65, 1000), (1, 4224, 3), (4223, 1, 5)]
-"""Rows, columns, depth: one, odd, multiples of a tile and of its depth, one more and one less, as many tiles as may be."""
+"""Rows, columns, depth: one, odd, multiples of a tile and of its depth, one more and less, as many tiles as may be."""
 
 
-@pytest.mark.parametrize("options", [(), ("bias",), ("relu",), ("sums",), ("out",), ("bias", "relu", "sums", "out")], ids=str)
+@pytest.mark.parametrize("options", [*zip(OPTIONS, strict=True), OPTIONS, ()], ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_a_small_product(gpu, own, shape, options):
     rng, (m, n, k) = np.random.default_rng(0), shape
@@ -308,16 +310,16 @@ def test_counters_are_ready_for_the_next_launch(gpu, own):
 # ---- layers in a row ----
 
 
-def of_layers(gpu, net, dtype, n=6, need_dx=True):
+def of_layers(gpu, net, dtype, n=6, need_dx=True, size=1.0, slope=1.0):
     """Return y, dx and all gradients of a network in one row, as the GPU has them, and as NumPy has in float64."""
     rng = np.random.default_rng(8)
     columns = next(layer for layer in net.layers if isinstance(layer, xn.Linear)).nin
-    x, theta = rng.normal(size=(n, columns)), rng.normal(size=net.size) / 4
+    x, theta = size * rng.normal(size=(n, columns)), rng.normal(size=net.size) / 4
     found = []
     for backend, kind in ((gpu, dtype), (xn.backend("numpy"), "float64")):
         t, a = (backend.asarray(host.astype(dtype).astype(kind)) for host in (theta, x))
         y, pullback = net.forward(split(backend.xp, t, net.layout), a, Context(backend))
-        dy = backend.asarray(np.random.default_rng(9).normal(size=y.shape).astype(dtype).astype(kind))
+        dy = backend.asarray((slope * np.random.default_rng(9).normal(size=y.shape)).astype(dtype).astype(kind))
         outs, finish = backend.join(t, net.layout)
         dx, gradients = pullback(dy, need_dx, outs)
         parts = (y, finish(gradients), *([dx] if need_dx else ()))
@@ -337,6 +339,61 @@ def test_a_scale_before_them(gpu, dtype, size, factor, need_dx, monkeypatch):
 
 
 @pytest.mark.parametrize("size", ["small", "large"])
+@pytest.mark.parametrize("factor", [3e37, 5e-38])
+def test_a_scale_that_brings_numbers_into_range(gpu, size, factor, monkeypatch):
+    """Behind the product it would come too late: that has passed float32's range, or lost its digits."""
+    if size == "large":
+        monkeypatch.setattr(dense, "SMALL", 0)
+    net = xn.Sequential(xn.Scale(factor), xn.Linear(60, 5))
+    near(*of_layers(gpu, net, "float32", 40, need_dx=False, size=1 / factor, slope=1e-6), 2e-6)
+
+
+ALONE = [xn.Scale(1.0), xn.Scale(0.5, 1.0), xn.Scale([0.5, 2.0]), xn.Scale(0.5, [0.0, 1.0]), xn.Scale(0.0)]
+ALONE += [xn.Scale(1e6), xn.Scale(-1e-6), xn.Scale([0.5])]
+
+
+@pytest.mark.parametrize("scale", ALONE, ids=repr)
+def test_what_scales_otherwise_stays_a_layer(scale):
+    net = xn.Sequential(scale, xn.Linear(2, 3), xn.ReLU())
+    for slots in net._fused_slots:
+        assert [(k, layer) for k, layer, _ in slots] == [(0, scale), (1, Chain((True,)))]
+
+
+@pytest.mark.parametrize("factor", [2, 0.5, -1 / 255, np.float32(0.25), 2.0**16, 2.0**-16], ids=repr)
+def test_a_scale_by_one_number_is_the_first_linear_layers(factor):
+    after = xn.Scale(0.5), xn.Tanh(), xn.Linear(3, 2, bias=False), xn.Scale(0.5), xn.ReLU()
+    net = xn.Sequential(xn.Scale(factor), xn.Linear(2, 3), xn.ReLU(), xn.Linear(3, 3), *after)
+    plain, scaling = net._fused_slots
+    assert [layer for _, layer, _ in plain[:2]] == [xn.Scale(factor), Chain((True, False))]
+    assert scaling[0] == (0, Chain((True, False), float(factor)), slice(0, 4))
+    assert scaling[1:] == plain[2:]
+    assert [layer for _, layer, _ in scaling[1:]] == list(after)
+
+
+def test_the_second_of_two_scales_is():
+    net = xn.Sequential(xn.Scale(2.0), xn.Scale(3.0), xn.Linear(2, 3), xn.Scale(4.0), xn.Linear(3, 1))
+    chains = (1, Chain((False,), 3.0), slice(0, 2)), (3, Chain((False,), 4.0), slice(2, 4))
+    assert net._fused_slots[True] == ((0, xn.Scale(2.0), slice(0, 0)), *chains)
+
+
+def test_layers_are_seen_and_saved_as_they_were_written(gpu, tmp_path):
+    net, seen = xn.Sequential(xn.Scale(1 / 255), xn.Linear(6, 8), xn.ReLU(), xn.Linear(8, 5)), {}
+    model, plain = (xn.Model(net, xn.cross_entropy, xn.SGD(0.1), backend=backend) for backend in (gpu, "numpy"))
+    x, y = np.random.default_rng(0).integers(0, 256, (32, 6)).astype("uint8"), np.arange(32) % 5
+    for one in (model, plain):
+        one.fit(x, y, 4, 8)
+    model.save(tmp_path / "model.xn")
+    again = xn.load(tmp_path / "model.xn", "numpy")
+    assert again.net == net
+    np.testing.assert_array_equal(again.theta, gpu.asnumpy(model.theta))
+    near(gpu.asnumpy(model.theta), plain.theta, 1e-5)
+    net(model.theta, gpu.asarray(x), watch=lambda path, y: seen.update({path: gpu.asnumpy(y)}), backend=gpu)
+    assert list(seen) == ["0", "1", "2", "3"]
+    near(seen["0"], x / 255, 1e-6)
+    near(model.predict(x), seen["3"], 1e-5)
+
+
+@pytest.mark.parametrize("size", ["small", "large"])
 def test_samples_in_one_array_of_three_axes(gpu, size, monkeypatch):
     if size == "large":
         monkeypatch.setattr(dense, "SMALL", 0)
@@ -344,7 +401,7 @@ def test_samples_in_one_array_of_three_axes(gpu, size, monkeypatch):
     rng = np.random.default_rng(0)
     x, theta = rng.normal(size=(2, 5, 4)).astype("float32"), rng.normal(size=net.size).astype("float32")
     y, backward = net(gpu.asarray(theta), gpu.asarray(x), backend=gpu)
-    expected, plain = net(theta, x, backend="numpy")
+    expected, plain = net(theta, x)
     near(gpu.asnumpy(y), expected, 1e-5)
     near(gpu.asnumpy(backward(y)), plain(expected), 1e-4)
 

@@ -13,6 +13,9 @@ from xpnet.layers.shape import Scale
 Slot: TypeAlias = tuple[int, Layer, slice]
 """A child's number, the child, and which of the parameters are its own."""
 
+MODEST = 2.0**16
+"""How far from 1 a factor may be that a product is multiplied by: what is further off brings x into range before."""
+
 
 @dataclass(frozen=True)
 class Chain(Layer):
@@ -57,14 +60,14 @@ class Chain(Layer):
 def fuse(slots: tuple[Slot, ...], scales: bool = False) -> tuple[Slot, ...]:
     """Return the children of a network with every run of Linear (with a bias) and ReLU as one Chain.
 
-    If the backend `scales`, a Scale by one number that comes before is part of it.
+    If the backend `scales`, a Scale by one modest number that comes before is part of it.
     """
     fused: list[Slot] = []
     for k, layer, own in slots:
         before = fused[-1][1] if fused else None
         chain = before if isinstance(before, Chain) else Chain(())
         if type(layer) is Linear and layer.bias:
-            if scales and type(before) is Scale and before.by_one_number:
+            if scales and type(before) is Scale and before.by_one_number and 1 / MODEST <= abs(before.factor) <= MODEST:
                 chain = Chain((), before.factor)
             first, _, part = fused.pop() if chain != Chain(()) else (k, None, own)
             fused.append((first, Chain((*chain.relu, False), chain.factor), slice(part.start, own.stop)))

@@ -170,7 +170,8 @@ def shares(k: int, count: int) -> tuple[int, int]:
 
 def reached(*arrays: Array) -> bool:
     """Whether they are of float32, and no number of them lies further off than an int reaches."""
-    return all(array.dtype == np.float32 and max(map(abs, array.strides)) * array.size < 2**33 for array in arrays)
+    far = (sum(n * abs(stride) for n, stride in zip(array.shape, array.strides, strict=True)) for array in arrays)
+    return all(array.dtype == np.float32 for array in arrays) and max(far) < 4 * 2**31
 
 
 def all_plain(*arrays: Array | None, dtype: str = "float32") -> bool:
