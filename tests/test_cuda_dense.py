@@ -339,7 +339,7 @@ def test_a_scale_before_them(gpu, dtype, size, factor, need_dx, monkeypatch):
 
 
 @pytest.mark.parametrize("size", ["small", "large"])
-@pytest.mark.parametrize("factor", [3e37, 5e-38])
+@pytest.mark.parametrize("factor", [3e37, 1.3e-38])
 def test_a_scale_that_brings_numbers_into_range(gpu, size, factor, monkeypatch):
     """Behind the product it would come too late: that has passed float32's range, or lost its digits."""
     if size == "large":
