@@ -73,7 +73,7 @@ def size_of(a, b):
 
 OPTIONS = "bias", "relu", "sums", "out"
 SHAPES = [(1, 1, 1), (1, 1, 785), (33, 31, 127), (32, 64, 128), (31, 33, 129), (3, 130, 784), (129, 1, 257)]
-SHAPES += [(128, 128, 2), (64, 65, 1000), (1, 4224, 3), (4223, 1, 5)]
+SHAPES += [(128, 128, 2), (64, 65, 1000), (1, 4224, 3), (4223, 1, 5), (1, 4200, 300)]
 """Rows, columns, depth: one, odd, multiples of a tile and of its depth, one more and less, as many tiles as may be."""
 
 
@@ -336,6 +336,24 @@ def test_a_scale_before_them(gpu, dtype, size, factor, need_dx, monkeypatch):
         monkeypatch.setattr(dense, "SMALL", 0)
     net = xn.Sequential(xn.Scale(factor), xn.Linear(7, 50), xn.ReLU(), xn.Linear(50, 33), xn.Linear(33, 5), xn.ReLU())
     near(*of_layers(gpu, net, dtype, 40, need_dx), {"float32": 2e-6, "float64": 1e-14}[dtype])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_scale_before_one_layer(gpu, dtype):
+    net = xn.Sequential(xn.Scale(0.3), xn.Linear(7, 5))
+    near(*of_layers(gpu, net, dtype), {"float32": 2e-6, "float64": 1e-14}[dtype])
+
+
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_gradients_land_where_they_belong(gpu, size, monkeypatch):
+    if size == "large":
+        monkeypatch.setattr(dense, "SMALL", 0)
+    net = xn.Sequential(xn.Scale(0.5), xn.Linear(7, 6), xn.ReLU(), xn.Linear(6, 5), xn.Linear(5, 4), xn.ReLU())
+    theta = gpu.asarray(np.ones(net.size, "float32"), copy=True)
+    y, pullback = net.forward(split(gpu.xp, theta, net.layout), gpu.cupy.ones((3, 7), "float32"), Context(gpu))
+    windows, _ = gpu.join(theta, net.layout)
+    _, gradients = pullback(y, False, windows)
+    assert [gradient.data.ptr for gradient in gradients] == [window.data.ptr for window in windows]
 
 
 @pytest.mark.parametrize("size", ["small", "large"])
