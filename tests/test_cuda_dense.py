@@ -344,6 +344,18 @@ def test_a_scale_before_one_layer(gpu, dtype):
     near(*of_layers(gpu, net, dtype), {"float32": 2e-6, "float64": 1e-14}[dtype])
 
 
+@pytest.mark.parametrize("need_dx", [True, False])
+def test_no_rows_give_no_gradient(gpu, need_dx):
+    net = xn.Sequential(xn.Scale(0.5), xn.Linear(7, 6), xn.ReLU(), xn.Linear(6, 5))
+    params = split(gpu.xp, gpu.asarray(np.ones(net.size, "float32")), net.layout)
+    y, pullback = net.forward(params, gpu.cupy.zeros((0, 7), "float32"), Context(gpu))
+    dx, gradients = pullback(y, need_dx)
+    assert y.shape == (0, 5)
+    assert dx.shape == (0, 7) if need_dx else dx is None
+    assert not any(gpu.asnumpy(gradient).any() for gradient in gradients)
+    assert [gradient.shape for gradient in gradients] == [param.shape for param in params]
+
+
 @pytest.mark.parametrize("size", ["small", "large"])
 def test_gradients_land_where_they_belong(gpu, size, monkeypatch):
     if size == "large":

@@ -40,9 +40,10 @@ class Results(NamedTuple):
 
     def point(self, backend: Any, found: Sequence[tuple[Array, ...]]) -> None:
         """Write down where the numbers of steps lie."""
-        item = self.numbers.dtype.itemsize
-        table = [[array.data.ptr + item * k for array in arrays for k in range(array.size)] for arrays in found]
-        self.table[...] = backend.asarray(np.asarray(table, dtype=np.int64).T.copy())
+        first = np.asarray([[array.data.ptr for array in arrays] for arrays in found], dtype=np.int64)
+        counts = self.numbers.dtype.itemsize * np.arange(max(map(prod, self.shapes)))[:, None]
+        rows = [counts[: prod(shape)] + first[:, k] for k, shape in enumerate(self.shapes)]
+        self.table[...] = backend.asarray(np.concatenate(rows))
 
     def collect(self, backend: Any) -> None:
         """Copy the numbers from there."""
