@@ -27,7 +27,7 @@ def case(**contenders):
         for name, seconds in contenders.items()
     }
     task = Settings()
-    facts = {key: getattr(task, key) for key in ("net", "batch", "optimizer", "samples", "tf32", "expected_bytes")}
+    facts = {key: getattr(task, key) for key in ("net", "batch", "optimizer", "samples", "precision", "expected_bytes")}
     return facts | {"contenders": {name.replace("_", "-"): result for name, result in results.items()}}
 
 
@@ -189,7 +189,7 @@ def test_the_usual_cases_and_all_of_them():
 
 
 def test_settings_survive_the_command_line():
-    task = Settings((784, 5, 10), options={"flush": True}, tf32=True)
+    task = Settings((784, 5, 10), options={"flush": True}, precision="tf32", kind="cnn")
     assert Settings.from_json(task.to_json()) == task
 
 
