@@ -14,9 +14,9 @@ from benchmarks.harness import PAUSE, ROOT, Bench
 
 RECIPES = {
     "dense": (0.98, ("examples/mnist.py",)),
-    "cnn": (0.994, ("examples/images.py",)),
+    "cnn": (0.994, ("examples/images.py", "--epochs", "5")),
 }
-"""What is to be reached, and by what: an example's own settings."""
+"""What is to be reached, and by what: an example as it is, the second in fewer epochs than its own twelve."""
 
 
 def measure(bench: Bench, backend: str, seeds: int) -> dict[str, Any]:

@@ -183,7 +183,7 @@ def start_to_goal(
     """
     results: dict[str, Any] = {}
     for seed in range(seeds):
-        for contender in bench.present(names):
+        for contender in (one for one in bench.present(names) if one.kind != "floor"):
             time.sleep(PAUSE)
             begun = time.perf_counter()
             worker = bench.start(contender, replace(settings, seed=seed))

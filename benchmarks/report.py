@@ -99,14 +99,15 @@ def overview(results: dict[str, Any], labels: dict[str, str]) -> str:
 def start_table(results: dict[str, Any], labels: dict[str, str]) -> str:
     """Return the seconds from process start to the goal; of newer runs those of the epochs alone, too."""
     found, rows = results.get("start", {}), []
+    apart = all("training" in one for one in found.values())
     for name in sorted(found, key=lambda name: median(found[name]["seconds"])):
         one, (low, high) = found[name], spread(found[name]["seconds"])
         row = [labels.get(name, name), time(median(one["seconds"])), f"{time(low)} – {time(high)}"]
-        row += [time(median(one["training"])) if "training" in one else "–"]
+        row += [time(median(one["training"]))] if apart else []
         row += [f"{median(one['epochs']):g}", f"{100 * median(one['accuracy']):.2f} %"]
         rows.append([bold(name, cell) for cell in row])
-    head = f"process start to {goal_of(results)}"
-    return table([head, "median", "least – greatest", "training", "epochs", "test accuracy"], rows)
+    head = [f"process start to {goal_of(results)}", "median", "least – greatest", *["training"] * apart]
+    return table([*head, "epochs", "test accuracy"], rows)
 
 
 def figure_table(results: dict[str, Any], labels: dict[str, str]) -> str:

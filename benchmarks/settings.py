@@ -68,9 +68,9 @@ class Settings:
     def expected_bytes(self) -> int | None:
         """The data as bytes with one byte a label, θ, its gradient and Adam's two means, and the activations.
 
-        None of a net that is not dense.
+        None of a net that is not dense, and where all that is not in a process's own memory.
         """
-        if self.kind != "dense":
+        if self.kind != "dense" or self.device != "cpu":
             return None
         return self.samples * (784 + 1) + 4 * (4 * self.parameters + self.activations)
 

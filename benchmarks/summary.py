@@ -99,7 +99,7 @@ def suspicious(case: Case) -> list[str]:
 
 def memory(case: Case, name: str) -> float | None:
     """Return the peak of memory above the imports, in terms of what the task must hold."""
-    found, expected = case["contenders"].get(name, {}).get("memory"), case["expected_bytes"]
+    found, expected = case["contenders"].get(name, {}).get("memory"), case.get("expected_bytes")
     return (found["peak"] - found["baseline"]) / expected if found and expected else None
 
 
