@@ -88,13 +88,18 @@ def against(case: Case, ours: str | None, theirs: str | None) -> float | None:
 
 
 def suspicious(case: Case) -> list[str]:
-    """Return whose training loss is far from the others' after the same number of epochs: not the same training."""
+    """Return whose training loss is far from the others' after the same number of epochs: not the same training.
+
+    Of the convolutional net, whose loss comes so near to 0 that the last one is mostly chance, it is their mean.
+    """
     losses = {name: result["losses"] for name, result in case["contenders"].items() if kind(name) != "floor"}
-    last = min(map(len, losses.values()), default=0) - 1
-    if last < 0:
+    count = min(map(len, losses.values()), default=0)
+    if not count:
         return []
-    middle = median(loss[last] for loss in losses.values())
-    return [name for name, loss in losses.items() if not middle / 1.5 <= loss[last] <= middle * 1.5]
+    first = 0 if case["net"] == "cnn" else count - 1
+    told = {name: sum(loss[first:count]) / (count - first) for name, loss in losses.items()}
+    middle = median(told.values())
+    return [name for name, loss in told.items() if not middle / 1.5 <= loss <= middle * 1.5]
 
 
 def memory(case: Case, name: str) -> float | None:
