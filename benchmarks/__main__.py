@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import contenders, cpu, gpu, harness, machine, measures, report
+from benchmarks.settings import PRECISIONS
 from xpnet.errors import CheckpointError
 from xpnet.files.writer import check, write_text
 
@@ -22,20 +23,26 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     for name, plan, known in (("cpu", cpu, contenders.CPU), ("gpu", gpu, contenders.GPU)):
         one = commands.add_parser(name, help=(plan.__doc__ or "").partition(": ")[2])
         one.add_argument("--quick", action="store_true", help="a tenth of the data, two rounds: to see that it works")
-        one.add_argument("--nets", nargs="+", default=[], type=net, metavar="784-128-10")
         one.add_argument("--contenders", nargs="+", default=[], choices=[c.name for c in known], metavar="NAME")
         parts = ", ".join(plan.PARTS)
         one.add_argument("--parts", nargs="+", default=list(plan.PARTS), choices=plan.PARTS, metavar="NAME", help=parts)
         one.add_argument("--repeats", type=int, help="rounds, the first epoch of each contender not counted")
-        one.add_argument("--seeds", type=int, help="processes that each contender trains to 97.5 %%")
+        goal = f"{100 * plan.GOAL:g} %%"
+        one.add_argument("--seeds", type=int, help=f"processes that each contender trains to {goal} of the test images")
         one.add_argument("--threads", type=int, help="threads of every library (default: each library's own choice)")
         one.add_argument("--peer-python", action="append", default=[], metavar="PATH", help="where peers are installed")
         one.add_argument("--json", type=Path, metavar="PATH", help=f"default: benchmarks/{name}/DATE.json")
         if name == "cpu":
             one.add_argument("--full", action="store_true", help="all nets, batches and optimizers")
-            one.add_argument("--batches", nargs="+", type=int, default=[])
+            one.add_argument("--nets", nargs="+", default=[], type=net, metavar="784-128-10")
             one.add_argument("--optimizers", nargs="+", default=[], choices=cpu.OPTIMIZERS, metavar="NAME")
-        one.set_defaults(device="cpu") if name == "cpu" else one.add_argument("--device", default="cuda")
+            one.set_defaults(device="cpu")
+        else:
+            nets = list(dict.fromkeys(task.net for task in gpu.TASKS))
+            one.add_argument("--nets", nargs="+", default=[], choices=nets, metavar="NAME", help=", ".join(nets))
+            one.add_argument("--precisions", nargs="+", default=[], choices=PRECISIONS, help="of the products")
+            one.add_argument("--device", default="cuda")
+        one.add_argument("--batches", nargs="+", type=int, default=[])
     guard = commands.add_parser("guard", help="counts that do not depend on the machine's mood, against their limits")
     guard.add_argument("--update", action="store_true", help="make the present counts the limits")
     page = commands.add_parser("report", help="write Markdown, picture and the README's part from a run's JSON")

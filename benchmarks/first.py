@@ -1,8 +1,9 @@
-"""The first run on a GPU, in three commands of under ten minutes each: does it work, and how fast is it?
+"""The first run on a GPU, in four commands of under ten minutes each: does it work, and how fast is it?
 
     python -m benchmarks.first prove --out FOLDER     doctor, probes, selfchecks, sanitizers, tests
-    python -m benchmarks.first small --out FOLDER     the benchmark of 784-128-10, and process start to 97.5 %
+    python -m benchmarks.first small --out FOLDER     the benchmark of 784-128-10, and MNIST to an accuracy
     python -m benchmarks.first large --out FOLDER     the benchmark of the two large networks
+    python -m benchmarks.first nets --out FOLDER      the benchmark of the convolutional net and the transformer
     python -m benchmarks.first why --out FOLDER       what failed first, again and slowly; the first wrong number
     python -m benchmarks.first merge --out FOLDER     at home: all of it into benchmarks/gpu/ and benchmarks/selfcheck/,
                                                       of several commands with an --out for each
@@ -95,7 +96,7 @@ def small(out: Path) -> list[Part]:
     return [
         probe("clock", 60, fast=True),
         bench("small", 330, out, "--parts", "epochs", "--nets", "784-128-10", "--repeats", "9"),
-        bench("start", 200, out, "--parts", "start", "--seeds", "3"),
+        bench("start", 180, out, "--parts", "accuracy", "start", "--seeds", "3"),
     ]
 
 
@@ -109,6 +110,15 @@ def large(out: Path) -> list[Part]:
             *("huge", 180, out, "--parts", "epochs", "--nets", "784-4096-4096-10", "--repeats", "5"),
             *("--contenders", *some),
         ),
+    ]
+
+
+def nets(out: Path) -> list[Part]:
+    """Return the benchmarks of the other networks; TF32 first, of which the goal is."""
+    how = ("--parts", "epochs", "--precisions", "tf32", "bfloat16", "--repeats", "5")
+    return [
+        bench("cnn", 330, out, "--nets", "cnn", *how),
+        bench("transformer", 200, out, "--nets", "transformer", *how),
     ]
 
 
@@ -131,7 +141,7 @@ def why(out: Path) -> list[Part]:
     ]
 
 
-MODES: dict[str, Callable[[Path], list[Part]]] = {"prove": prove, "small": small, "large": large, "why": why}
+MODES: dict[str, Callable[[Path], list[Part]]] = {one.__name__: one for one in (prove, small, large, nets, why)}
 
 
 # At home
@@ -195,7 +205,7 @@ def gpu(results: dict[str, Any]) -> str:
     return str(results["machine"].get("gpu", ""))
 
 
-BENCHES = tuple(f"bench-{name}.json" for name in ("small", "start", "middle", "huge"))
+BENCHES = tuple(f"bench-{name}.json" for name in ("small", "start", "middle", "huge", "cnn", "transformer"))
 
 
 def joined(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -208,7 +218,7 @@ def joined(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         whole["epochs"] += part.get("epochs", [])
         whole["missing"] |= part["missing"]
         whole["versions"] = whole["versions"] | part["versions"]
-        whole |= {key: part[key] for key in ("start", "imports") if key in part}
+        whole |= {key: part[key] for key in ("goal", "start", "accuracy", "imports") if key in part}
     return whole
 
 

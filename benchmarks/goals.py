@@ -4,7 +4,21 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import Any
 
-from benchmarks.summary import against, fastest, growth_slopes, kind, memory, of_kind, pytorch
+from benchmarks.settings import PRECISIONS
+from benchmarks.summary import (
+    against,
+    fastest,
+    figures,
+    goal_of,
+    growth_slopes,
+    kind,
+    memory,
+    microseconds,
+    of_kind,
+    precision,
+    pytorch,
+    suffix,
+)
 
 Goal = tuple[str, float | None, float]
 SMALLEST, SMALL, LARGE = "784-32-10", "784-128-10", "784-1024-1024-10"
@@ -17,11 +31,11 @@ def goals(results: dict[str, Any]) -> list[Goal]:
     return [*epoch_goals(results), *other_goals(results)]
 
 
-def find(results: dict[str, Any], net: str, batch: int = 128, tf32: bool = False) -> dict[str, Any]:
+def find(results: dict[str, Any], net: str, batch: int = 128, products: str = "float32") -> dict[str, Any]:
     """Return the case of a net with Adam, an empty one if it was not measured."""
-    wanted = (net, batch, "adam", tf32)
+    wanted = (net, batch, "adam", products)
     for case in results.get("epochs", []):
-        if (case["net"], case["batch"], case["optimizer"], case["tf32"]) == wanted:
+        if (case["net"], case["batch"], case["optimizer"], precision(case)) == wanted:
             return case
     return {"contenders": {}}
 
@@ -59,7 +73,7 @@ def other_goals(results: dict[str, Any]) -> Iterator[Goal]:
         times = results.get("busy", {}).get(name)
         reached = median(times["busy"]) / median(times["quiet"]) if times else None
         yield f"{SMALL}: {name.replace('xpnet-', '')}, one core busy against quiet", reached, 1.6
-    yield "process start to 97.5 %: the best xpnet backend against the fastest peer", start(results), 0.8
+    yield f"process start to {goal_of(results)}: the best xpnet backend against the fastest peer", start(results), 0.8
     for name, axes in results.get("growth", {}).items():
         for what in ("samples", "width"):
             if name.startswith("xpnet") and what in axes:
@@ -68,7 +82,7 @@ def other_goals(results: dict[str, Any]) -> Iterator[Goal]:
 
 
 def start(results: dict[str, Any], theirs: Sequence[str] = ()) -> float | None:
-    """Return the seconds to 97.5 % of the best xpnet over those of the fastest peer."""
+    """Return the seconds from process start to the goal of the best xpnet over those of the fastest peer."""
     medians = {name: median(one["seconds"]) for name, one in results.get("start", {}).items()}
     ours = [value for name, value in medians.items() if kind(name) == "xpnet"]
     peers = [value for name, value in medians.items() if kind(name) == "peer" and (not theirs or name in theirs)]
@@ -76,16 +90,33 @@ def start(results: dict[str, Any], theirs: Sequence[str] = ()) -> float | None:
 
 
 def gpu_goals(results: dict[str, Any]) -> Iterator[Goal]:
-    """Epoch times on a GPU."""
-    small, large = find(results, SMALL), find(results, LARGE, 1024)
-    huge = find(results, "784-4096-4096-10", 8192, True)
-    ours, programs = "xpnet-compiled", ("torch-compile", "jax-scan")
-    yield f"{SMALL}, batch 128: compiled against PyTorch eager", against(small, ours, "torch"), 0.15
-    fast = fastest(small, programs)
-    yield f"{SMALL}, batch 128: compiled against torch.compile and JAX scan", against(small, ours, fast), 0.8
-    yield f"{SMALL}, batch 128: eager against PyTorch eager", against(small, "xpnet-eager", "torch"), 1.0
-    yield f"{LARGE}, batch 1024: compiled against PyTorch eager", against(large, ours, "torch"), 0.7
-    peer = fastest(large, of_kind(large, "peer"))
-    yield f"{LARGE}, batch 1024: compiled against the fastest peer", against(large, ours, peer), 1.0
+    """Epoch times on a GPU, in each precision that was measured; the whole process."""
+    ours = "xpnet-compiled"
+    measured = {precision(case) for case in results.get("epochs", [])}
+    for one in [one for one in PRECISIONS if one in measured] or ["float32"]:
+        yield from small_goals(find(results, SMALL, products=one), suffix({"precision": one}))
+        large, name = find(results, LARGE, 1024, one), f"{LARGE}, batch 1024{suffix({'precision': one})}: compiled"
+        yield f"{name} against PyTorch eager", against(large, ours, "torch"), 0.7
+        yield f"{name} against the fastest peer", against(large, ours, fastest(large, of_kind(large, "peer"))), 1.0
+    huge = find(results, "784-4096-4096-10", 8192, "tf32")
     yield "784-4096-4096-10, batch 8192, TF32: compiled against the products alone", against(huge, ours, "floor"), 1.15
-    yield "process start to 97.5 %: xpnet against PyTorch", start(results, ("torch",)), 0.5
+    for batch in (128, 1024):
+        cnn = find(results, "cnn", batch, "tf32")
+        yield f"cnn, batch {batch}, TF32: compiled against PyTorch eager, cuDNN", against(cnn, ours, "torch"), 1.0
+    goal, one = goal_of(results), results.get("start", {}).get(ours)
+    yield f"seconds of training to {goal}: compiled", median(one["training"]) if one else None, 0.3
+    yield f"seconds from process start to {goal}: compiled", median(one["seconds"]) if one else None, 4.0
+    yield f"process start to {goal}: xpnet against PyTorch", start(results, ("torch",)), 0.5
+
+
+def small_goals(case: dict[str, Any], how: str) -> Iterator[Goal]:
+    """Those of the small net, of which it is seen how long what is around the products takes."""
+    ours, name = "xpnet-compiled", f"{SMALL}, batch 128{how}"
+    yield f"{name}: compiled against PyTorch eager", against(case, ours, "torch"), 0.15
+    fast = fastest(case, ("torch-compile", "jax-scan"))
+    yield f"{name}: compiled against torch.compile and JAX scan", against(case, ours, fast), 0.8
+    nodes, share = figures(case, ours)
+    yield f"{name}: nodes of a step's graph", nodes, 12
+    yield f"{name}: microseconds of a step", microseconds(case, ours), 35
+    yield f"{name}: share of an epoch in which the device waits", None if share is None else 1 - share, 0.05
+    yield f"{name}: eager against PyTorch eager", against(case, "xpnet-eager", "torch"), 1.0

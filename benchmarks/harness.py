@@ -19,7 +19,9 @@ from benchmarks.settings import Settings, write_mnist
 ROOT = Path(__file__).parent.parent
 PAUSE = 0.1
 """Seconds between two turns, in which the threads of the last one stop spinning."""
-GOAL, MOST_EPOCHS = 0.975, 40
+MOST_EPOCHS = 40
+TASK = ("net", "batch", "optimizer", "samples", "precision", "expected_bytes")
+"""Of the settings, what the results keep."""
 
 
 class WorkerError(Exception):
@@ -106,20 +108,36 @@ def bench(contenders: list[Contender], pythons: list[str], environment: dict[str
         yield Bench(contenders, where, missing, data, environment)
 
 
-def epochs(bench: Bench, settings: Settings, repeats: int, budget: float, least: int = 3) -> dict[str, Any]:
+def epochs(
+    bench: Bench,
+    settings: Settings,
+    repeats: int,
+    budget: float,
+    least: int = 3,
+    names: Sequence[str] = (),
+    together: bool = False,
+    figured: Sequence[str] = (),
+) -> dict[str, Any]:
     """Train all contenders in turn, A B C A B C …, an epoch a turn; return their times, losses and memory.
 
     The first epoch is apart: it compiles and warms up. A contender that has been measured for `budget` seconds rests,
-    after `least` epochs. One that fails is named as missing.
+    after `least` epochs. One that fails is named as missing. With `together` all processes start before the first turn,
+    so that they import and load at once. Those in `figured` tell figures of the device in the end.
     """
     results: dict[str, Any] = {}
     with ExitStack() as stack:
-        workers = {}
-        for number in range(1 + repeats):
-            for contender in bench.present():
-                if not number:
-                    workers[contender] = bench.start(contender, settings)
-                    stack.callback(workers[contender].close)
+        workers: dict[Contender, Worker] = {}
+
+        def start(contender: Contender) -> None:
+            workers[contender] = bench.start(contender, settings)
+            stack.callback(workers[contender].close)
+
+        for contender in bench.present(names) if together else ():
+            start(contender)
+        for _ in range(1 + repeats):
+            for contender in bench.present(names):
+                if contender not in workers:
+                    start(contender)
                 result = results.setdefault(contender.name, {"first": None, "seconds": [], "losses": []})
                 if len(result["seconds"]) >= least and sum(result["seconds"]) >= budget:
                     continue
@@ -129,10 +147,20 @@ def epochs(bench: Bench, settings: Settings, repeats: int, budget: float, least:
                 except WorkerError as failure:
                     bench.drop(contender, str(failure))
                     del results[contender.name]
+        for contender in bench.present(figured):
+            results[contender.name]["figures"] = figures(bench, workers[contender])
     for name, result in results.items():
         bench.log(f"  {name:14} {median(result['seconds']):8.3f} s")
-    task = {key: getattr(settings, key) for key in ("net", "batch", "optimizer", "samples", "tf32", "expected_bytes")}
-    return task | {"contenders": results}
+    return {key: getattr(settings, key) for key in TASK} | {"contenders": results}
+
+
+def figures(bench: Bench, worker: Worker) -> dict[str, Any]:
+    """Return what a contender tells of the device, nothing if it fails: its times count all the same."""
+    try:
+        return worker.ask("figures")
+    except WorkerError as failure:
+        bench.log(f"  no figures: {failure}")
+        return {}
 
 
 def take_turn(worker: Worker, result: dict[str, Any]) -> None:
@@ -146,23 +174,28 @@ def take_turn(worker: Worker, result: dict[str, Any]) -> None:
     result["memory"] = {"peak": one["peak"], "baseline": one["baseline"]}
 
 
-def start_to_goal(bench: Bench, settings: Settings, seeds: int, names: Sequence[str] = ()) -> dict[str, Any]:
-    """Return, by contender, the seconds from the start of its process to its end, having reached 97.5 % on the test."""
+def start_to_goal(
+    bench: Bench, settings: Settings, goal: float, seeds: int, names: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return, by contender, the seconds from the start of its process to its end, having reached the goal on the test.
+
+    `training` are the seconds of its epochs alone, the first with all that it compiles; judging is not among them.
+    """
     results: dict[str, Any] = {}
     for seed in range(seeds):
-        for contender in bench.present(names):
+        for contender in (one for one in bench.present(names) if one.kind != "floor"):
             time.sleep(PAUSE)
             begun = time.perf_counter()
             worker = bench.start(contender, replace(settings, seed=seed))
             try:
-                answer = worker.ask(f"until {GOAL} {MOST_EPOCHS}")
+                answer = worker.ask(f"until {goal} {MOST_EPOCHS}")
             except WorkerError as failure:
                 bench.drop(contender, str(failure))
                 continue
             finally:
                 worker.close()
             answer["seconds"] = time.perf_counter() - begun
-            columns = results.setdefault(contender.name, {"seconds": [], "epochs": [], "accuracy": []})
+            columns = results.setdefault(contender.name, {"seconds": [], "training": [], "epochs": [], "accuracy": []})
             for key, column in columns.items():
                 column.append(answer[key])
     return results

@@ -14,9 +14,12 @@ from benchmarks.goals import goals
 from benchmarks.summary import (
     against,
     fastest,
+    figures,
+    goal_of,
     growth_slopes,
     kind,
     memory,
+    microseconds,
     of_kind,
     pytorch,
     seconds,
@@ -31,6 +34,9 @@ MARKS = {
     "gpu": ("<!-- benchmarks gpu -->", "<!-- /benchmarks gpu -->"),
 }
 """Between which the README has the last run on each kind of device."""
+AT_WORK = (
+    "Device at work: the time that kernels and copies cover in an epoch that is watched, over the epochs that are not."
+)
 LABELS = {"cpu": {c.name: c.label for c in CPU}, "gpu": {c.name: c.label for c in GPU}}
 
 
@@ -91,14 +97,44 @@ def overview(results: dict[str, Any], labels: dict[str, str]) -> str:
 
 
 def start_table(results: dict[str, Any], labels: dict[str, str]) -> str:
-    """Return the seconds from process start to 97.5 %."""
+    """Return the seconds from process start to the goal; of newer runs those of the epochs alone, too."""
     found, rows = results.get("start", {}), []
+    apart = all("training" in one for one in found.values())
     for name in sorted(found, key=lambda name: median(found[name]["seconds"])):
         one, (low, high) = found[name], spread(found[name]["seconds"])
         row = [labels.get(name, name), time(median(one["seconds"])), f"{time(low)} – {time(high)}"]
+        row += [time(median(one["training"]))] if apart else []
         row += [f"{median(one['epochs']):g}", f"{100 * median(one['accuracy']):.2f} %"]
         rows.append([bold(name, cell) for cell in row])
-    return table(["process start to 97.5 %", "median", "least – greatest", "epochs", "test accuracy"], rows)
+    head = [f"process start to {goal_of(results)}", "median", "least – greatest", *["training"] * apart]
+    return table([*head, "epochs", "test accuracy"], rows)
+
+
+def figure_table(results: dict[str, Any], labels: dict[str, str]) -> str:
+    """Return what the contenders told of the device, nothing if none did."""
+    rows = []
+    for case in results.get("epochs", []):
+        for name in (name for name, one in case["contenders"].items() if one.get("figures") and seconds(case, name)):
+            nodes, share = figures(case, name)
+            row = [f"{title(case)}: {labels.get(name, name)}", f"{microseconds(case, name):.1f}"]
+            row += ["–" if nodes is None else f"{nodes:.1f}", "–" if share is None else f"{100 * share:.0f} %"]
+            rows.append(row)
+    return table(["a step", "microseconds", "nodes of its graph", "device at work"], rows) if rows else ""
+
+
+def accuracy_table(results: dict[str, Any]) -> str:
+    """Return the seconds of training to an accuracy, the medians of the seeds that reached it."""
+    rows = []
+    for one in (one for one in results["accuracy"].values() if one["runs"]):
+        runs = one["runs"]
+        met = [run for run in runs if run["epochs"] is not None]
+        row = [f"`{one['command']}`", f"{100 * one['goal']:g} %"]
+        row += [time(median(run["training"] for run in met)) if met else "–"]
+        row += [f"{median(run['epochs'] for run in met):g}" if met else "–", f"{len(met)} of {len(runs)}"]
+        row += [f"{100 * median(run['accuracy'] for run in runs):.2f} %"]
+        rows.append([*row, *(time(median(run[key] for run in runs)) for key in ("whole training", "seconds"))])
+    head = ["MNIST by", "goal", "training to it", "epochs", "seeds that reached it", "accuracy in the end"]
+    return table([*head, "training in all", "whole command"], rows)
 
 
 def goal_table(results: dict[str, Any]) -> str:
@@ -161,6 +197,10 @@ def page(results: dict[str, Any], picture: str) -> str:
         parts += [f"## {title(case)}", epoch_table(case, labels)]
     if results.get("start"):
         parts += ["## The whole process", start_table(results, labels)]
+    if found := figure_table(results, labels):
+        parts += ["## A step on the device", found, AT_WORK]
+    if results.get("accuracy"):
+        parts += ["## Training to an accuracy", accuracy_table(results)]
     return "\n\n".join([*parts, *small_tables(results, labels)]) + "\n"
 
 

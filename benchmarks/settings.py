@@ -1,4 +1,4 @@
-"""What every contender is given: a net, a batch size, an optimizer, the data, a device. Imports next to nothing."""
+"""What every contender is given: a net, a batch, an optimizer, data, device, precision. Imports next to nothing."""
 
 import json
 import math
@@ -9,6 +9,14 @@ from typing import Any
 
 RATES = {"adam": 1e-3, "momentum": 0.02}
 """The constant learning rate of each optimizer."""
+PRECISIONS = ("float32", "tf32", "bfloat16")
+"""To which operands of a product are rounded; parameters, sums and the optimizer are float32."""
+NETS = ("dense", "cnn", "transformer")
+"""`dense`: linear layers with ReLU; `cnn`: the network of examples/images.py; `transformer`: characters, as a GPT."""
+WIDTH = 16
+"""Channels of the first convolution."""
+TOKENS, LENGTH, FEATURES, HEADS, BLOCKS = 96, 128, 128, 4, 4
+"""Of the transformer."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +29,9 @@ class Settings:
     samples: int = 60000
     seed: int = 0
     device: str = "cpu"
-    tf32: bool = False
+    precision: str = "float32"
+    kind: str = "dense"
+    """Which of the nets; `sizes` are those of a dense one."""
     data: str = ""
     """The folder with MNIST as four files of bytes."""
     options: dict[str, Any] = field(default_factory=dict)
@@ -36,8 +46,8 @@ class Settings:
 
     @property
     def net(self) -> str:
-        """The net's name: 784-128-10."""
-        return "-".join(map(str, self.sizes))
+        """The net's name: 784-128-10, cnn, transformer."""
+        return "-".join(map(str, self.sizes)) if self.kind == "dense" else self.kind
 
     @property
     def steps(self) -> int:
@@ -55,8 +65,13 @@ class Settings:
         return min(self.batch, self.samples) * sum(self.sizes)
 
     @property
-    def expected_bytes(self) -> int:
-        """The data as bytes with one byte a label, θ, its gradient and Adam's two means, and the activations."""
+    def expected_bytes(self) -> int | None:
+        """The data as bytes with one byte a label, θ, its gradient and Adam's two means, and the activations.
+
+        None of a net that is not dense, and where all that is not in a process's own memory.
+        """
+        if self.kind != "dense" or self.device != "cpu":
+            return None
         return self.samples * (784 + 1) + 4 * (4 * self.parameters + self.activations)
 
     def train(self) -> tuple[Any, Any]:
@@ -66,6 +81,16 @@ class Settings:
     def test(self) -> tuple[Any, Any]:
         """Return the test images and labels."""
         return self._read("test", 10000)
+
+    def text(self) -> tuple[Any, Any]:
+        """Return tokens, int32 (N, T), and those that come next: of a random text in which each has four successors."""
+        import numpy as np
+
+        rng = np.random.default_rng(0)
+        text = rng.integers(0, TOKENS, (self.samples, LENGTH + 1), np.int32)
+        for t in range(LENGTH):
+            text[:, t + 1] = (5 * text[:, t] + text[:, t + 1] % 4) % TOKENS
+        return np.ascontiguousarray(text[:, :-1]), np.ascontiguousarray(text[:, 1:])
 
     def _read(self, part: str, samples: int) -> tuple[Any, Any]:
         import numpy as np

@@ -12,7 +12,23 @@ def title(case: dict[str, Any]) -> str:
     """Return what was trained, in a few words."""
     rule = {"adam": "Adam", "momentum": "SGD with momentum"}[case["optimizer"]]
     samples = "" if case["samples"] == 60000 else f", {case['samples']} samples"
-    return f"{case['net']}, batch {case['batch']}, {rule}{samples}{', TF32' if case['tf32'] else ''}"
+    return f"{case['net']}, batch {case['batch']}, {rule}{samples}{suffix(case)}"
+
+
+def precision(case: dict[str, Any]) -> str:
+    """Return to what products were rounded; runs from before there were three have `tf32`, yes or no."""
+    found: str = case.get("precision") or ("tf32" if case.get("tf32") else "float32")
+    return found
+
+
+def goal_of(results: dict[str, Any]) -> str:
+    """Return the accuracy that `start` trained to; runs from before it was written down had one."""
+    return f"{100 * results.get('goal', 0.975):g} %"
+
+
+def suffix(case: dict[str, Any]) -> str:
+    """Return the precision as the last words of a title, nothing for the usual one."""
+    return {"float32": "", "tf32": ", TF32", "bfloat16": ", bfloat16"}[precision(case)]
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:
@@ -72,19 +88,37 @@ def against(case: Case, ours: str | None, theirs: str | None) -> float | None:
 
 
 def suspicious(case: Case) -> list[str]:
-    """Return whose training loss is far from the others' after the same number of epochs: not the same training."""
+    """Return whose training loss is far from the others' after the same number of epochs: not the same training.
+
+    Of the convolutional net, whose loss comes so near to 0 that the last one is mostly chance, it is their mean.
+    """
     losses = {name: result["losses"] for name, result in case["contenders"].items() if kind(name) != "floor"}
-    last = min(map(len, losses.values()), default=0) - 1
-    if last < 0:
+    count = min(map(len, losses.values()), default=0)
+    if not count:
         return []
-    middle = median(loss[last] for loss in losses.values())
-    return [name for name, loss in losses.items() if not middle / 1.5 <= loss[last] <= middle * 1.5]
+    first = 0 if case["net"] == "cnn" else count - 1
+    told = {name: sum(loss[first:count]) / (count - first) for name, loss in losses.items()}
+    middle = median(told.values())
+    return [name for name, loss in told.items() if not middle / 1.5 <= loss <= middle * 1.5]
 
 
 def memory(case: Case, name: str) -> float | None:
     """Return the peak of memory above the imports, in terms of what the task must hold."""
-    found = case["contenders"].get(name, {}).get("memory")
-    return (found["peak"] - found["baseline"]) / case["expected_bytes"] if found else None
+    found, expected = case["contenders"].get(name, {}).get("memory"), case.get("expected_bytes")
+    return (found["peak"] - found["baseline"]) / expected if found and expected else None
+
+
+def microseconds(case: Case, name: str) -> float | None:
+    """Return the microseconds of a step, None if a contender did not take part."""
+    steps, times = math.ceil(case.get("samples", 0) / case.get("batch", 1)), seconds(case, name)
+    return 1e6 * median(times) / steps if times else None
+
+
+def figures(case: Case, name: str) -> tuple[float | None, float | None]:
+    """Return nodes of a step's graph, and the share of an epoch in which the device was at work; None: not known."""
+    found = case["contenders"].get(name, {}).get("figures") or {}
+    busy = found.get("busy")
+    return found.get("nodes"), busy / median(seconds(case, name)) if busy else None
 
 
 def growth_slopes(points: Sequence[dict[str, Any]]) -> tuple[float, float]:

@@ -4,6 +4,9 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +14,12 @@ import pytest
 
 pytest.importorskip("benchmarks", reason="benchmarks/ is not part of an installed xpnet")
 
-from benchmarks import contenders, goals, guard, harness, install, machine, report, summary
+from benchmarks import accuracy, contenders, device, goals, guard, harness, install, machine, report, summary
+from benchmarks import gpu as gpu_plan
 from benchmarks.__main__ import arguments
 from benchmarks.contenders import Contender
 from benchmarks.cpu import USUAL, tasks
-from benchmarks.settings import Settings
+from benchmarks.settings import NETS, PRECISIONS, Settings, write_mnist
 
 ROOT = Path(report.__file__).parent.parent
 
@@ -27,7 +31,7 @@ def case(**contenders):
         for name, seconds in contenders.items()
     }
     task = Settings()
-    facts = {key: getattr(task, key) for key in ("net", "batch", "optimizer", "samples", "tf32", "expected_bytes")}
+    facts = {key: getattr(task, key) for key in ("net", "batch", "optimizer", "samples", "precision", "expected_bytes")}
     return facts | {"contenders": {name.replace("_", "-"): result for name, result in results.items()}}
 
 
@@ -81,6 +85,15 @@ def test_who_trains_something_else_is_found(results):
     one["contenders"]["sklearn"]["losses"] = [0.5, 1.9]
     assert summary.suspicious(one) == ["sklearn"]
     assert "Not the same training, by their loss: sklearn." in report.epoch_table(one, {})
+
+
+def test_of_the_convolutional_net_the_last_loss_alone_tells_nothing(results):
+    one = results["epochs"][0]
+    one["contenders"]["sklearn"]["losses"] = [0.5, 0.125]
+    assert summary.suspicious(one) == ["sklearn"]
+    assert summary.suspicious(one | {"net": "cnn"}) == []
+    one["contenders"]["sklearn"]["losses"] = [0.5, 0.9]
+    assert summary.suspicious(one | {"net": "cnn"}) == ["sklearn"]
 
 
 def test_memory_is_told_in_terms_of_what_the_task_needs(results):
@@ -189,7 +202,7 @@ def test_the_usual_cases_and_all_of_them():
 
 
 def test_settings_survive_the_command_line():
-    task = Settings((784, 5, 10), options={"flush": True}, tf32=True)
+    task = Settings((784, 5, 10), options={"flush": True}, precision="tf32", kind="cnn")
     assert Settings.from_json(task.to_json()) == task
 
 
@@ -214,6 +227,127 @@ def test_the_command_line_has_defaults():
     args = arguments(["cpu"])
     assert (args.device, args.full, args.nets) == ("cpu", False, [])
     assert arguments(["gpu"]).device == "cuda"
+
+
+@pytest.fixture
+def gpu(results):
+    """A run on a GPU of which parts are missing."""
+    ours = {"xpnet_compiled": [0.016, 0.016], "torch": [0.16, 0.16], "jax_scan": [0.02, 0.02], "floor": [0.01, 0.01]}
+    small, cnn = case(**ours) | {"precision": "bfloat16"}, case(**ours) | {"net": "cnn", "precision": "tf32"}
+    small["contenders"]["xpnet-compiled"]["figures"] = {"nodes": 11.0, "busy": 0.0152}
+    cnn["contenders"]["xpnet-compiled"]["figures"] = {}  # the worker failed
+    cnn["expected_bytes"] = None
+    one = {"seconds": [3.0], "training": [0.2], "epochs": [9], "accuracy": [0.981]}
+    run = {"epochs": 7, "training": 1.5, "accuracy": 0.995, "whole training": 2.0, "seconds": 5.0}
+    never = run | {"epochs": None, "training": None}
+    recipes = {"cnn": {"goal": 0.994, "command": "python x", "runs": [run, run, never]}}
+    recipes["dense"] = {"goal": 0.98, "command": "python y", "runs": []}
+    rest = {"kind": "gpu", "goal": 0.98, "start": {"xpnet-compiled": one}, "accuracy": recipes}
+    return {key: results[key] for key in ("date", "machine", "versions", "missing")} | rest | {"epochs": [small, cnn]}
+
+
+def test_goals_of_a_gpu(gpu):
+    found = {what: reached for what, reached, _ in goals.goals(gpu)}
+    name = "784-128-10, batch 128, bfloat16"
+    assert found[f"{name}: compiled against PyTorch eager"] == pytest.approx(0.1)
+    assert found[f"{name}: compiled against torch.compile and JAX scan"] == pytest.approx(0.8)
+    assert found[f"{name}: nodes of a step's graph"] == 11.0
+    assert found[f"{name}: microseconds of a step"] == pytest.approx(16000 / 469)
+    assert found[f"{name}: share of an epoch in which the device waits"] == pytest.approx(0.05)
+    assert found["cnn, batch 128, TF32: compiled against PyTorch eager, cuDNN"] == pytest.approx(0.1)
+    assert found["cnn, batch 1024, TF32: compiled against PyTorch eager, cuDNN"] is None
+    assert found["seconds of training to 98 %: compiled"] == 0.2
+    assert found["seconds from process start to 98 %: compiled"] == 3.0
+
+
+def test_the_page_of_a_gpu_tells_figures_and_accuracies(gpu):
+    text = report.page(gpu, "x.png")
+    for part in (
+        "## 784-128-10, batch 128, Adam, bfloat16",
+        "| 784-128-10, batch 128, Adam, bfloat16: xpnet, compiled | 34.1 | 11.0 | 95 % |",
+        "| `python x` | 99.4 % | 1.50 s | 7 | 2 of 3 | 99.50 % | 2.00 s | 5.00 s |",
+        "| **xpnet, compiled** | **3.00 s** | **3.00 s – 3.00 s** | **0.20 s** | **9** | **98.10 %** |",
+    ):
+        assert part in text
+    assert "python y" not in text
+
+
+@pytest.mark.parametrize("part", ["epochs", "start", "accuracy", "goal"])
+def test_a_page_of_parts_is_a_page(gpu, part, tmp_path):
+    del gpu[part]
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(gpu))
+    report.write(path, tmp_path / "README.md")
+    assert path.with_suffix(".md").read_text().startswith("# Benchmarks, GPU")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks/cpu").rglob("*.json")), ids=lambda path: path.stem)
+def test_committed_runs_give_the_pages_that_stand_beside_them(path):
+    text = report.page(json.loads(path.read_text(encoding="utf-8")), path.with_suffix(".png").name)
+    assert text == path.with_suffix(".md").read_text(encoding="utf-8")
+
+
+def test_what_spans_cover_counts_once():
+    assert device.covered([]) == 0
+    assert device.covered([(5, 6), (0, 2), (1, 3), (1, 2)]) == 4
+
+
+def test_an_accuracy_is_reached_at_an_epoch_or_never():
+    history = {"val_accuracy": [0.9, 0.981, 0.979], "seconds": [2.0, 1.0, 1.0]}
+    assert accuracy.reached(history, 0.98)["training"] == 3.0
+    assert accuracy.reached(history, 0.98)["epochs"] == 2
+    assert accuracy.reached(history, 0.99)["epochs"] is None
+
+
+def test_gpu_tasks_are_chosen_by_net_batch_and_precision():
+    found = [(t.net, t.batch, t.precision) for t in gpu_plan.tasks(arguments(["gpu", "--nets", "cnn"]))]
+    assert found == [("cnn", batch, precision) for precision in PRECISIONS for batch in (128, 1024)]
+    words = ["gpu", "--nets", "cnn", "--batches", "1024", "--precisions", "tf32"]
+    assert [(t.batch, t.precision) for t in gpu_plan.tasks(arguments(words))] == [(1024, "tf32")]
+    assert gpu_plan.environment("float32")["NVIDIA_TF32_OVERRIDE"] == "0"
+    assert all("NVIDIA_TF32_OVERRIDE" not in gpu_plan.environment(one) for one in PRECISIONS[1:])
+
+
+@pytest.mark.parametrize("kind", NETS)
+def test_all_train_a_net_of_the_same_size(kind):
+    """Of which the numbers on the device, whatever their shapes, are as many."""
+    from benchmarks.peers import xpnet_nets
+
+    task, found = Settings(kind=kind), {}
+    found["xpnet"] = xpnet_nets.network(task).size
+    if find_spec("torch"):
+        from benchmarks.peers import torch_nets
+
+        found["torch"] = sum(p.numel() for p in torch_nets.network(task).parameters())
+    if find_spec("jax"):
+        import jax
+
+        from benchmarks.peers import jax_nets
+
+        start = jax_nets.network(task).start(np.random.default_rng(0))
+        found["jax"] = sum(leaf.size for leaf in jax.tree.leaves(start))
+    assert len(set(found.values())) == 1, found
+
+
+PEERS = [("xpnet", {"backend": "numpy"}), ("xpnet", {"eager": True}), ("torch", {}), ("jax", {"scan": False})]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["dense", "cnn"])
+def test_all_train_alike(kind, precision, tmp_path):
+    """Their losses over the same steps on the same data, from starts of the same kind."""
+    write_mnist(tmp_path)
+    samples = {"dense": 1280, "cnn": 160}[kind]
+    task = Settings((784, 32, 10), 32, samples=samples, kind=kind, precision=precision, data=str(tmp_path))
+    losses = {}
+    for peer, options in PEERS:
+        if find_spec(peer):
+            prepare = import_module(f"benchmarks.peers.{peer}").prepare
+            epoch, _ = prepare(replace(task, options=options))
+            losses[peer, *options] = [epoch() for _ in range(3)]
+    assert all(loss[2] < 0.8 * loss[0] for loss in losses.values()), losses
+    means = [sum(loss) / len(loss) for loss in losses.values()]
+    assert max(means) < 1.4 * min(means), losses
 
 
 def test_counting_arrays_compute_the_same_and_count():

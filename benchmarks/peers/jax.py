@@ -1,26 +1,19 @@
-"""JAX by hand: one jitted step called from Python, or a scan over all steps of an epoch; the carry is donated."""
+"""JAX by hand: one jitted step called from Python, or a scan over all steps of an epoch; the carry is donated.
+
+In bfloat16 parameters and data are cast before they go through the net; parameters and optimizer stay float32.
+"""
 
 from functools import partial
-from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.peers.jax_nets import data, network, numbers
 from benchmarks.settings import Settings
 
-
-def scores(params, x):
-    """Linear layers with ReLU between them."""
-    for weight, bias in params[:-1]:
-        x = jax.nn.relu(x @ weight + bias)
-    weight, bias = params[-1]
-    return x @ weight + bias
-
-
-def cross_entropy(params, x, y):
-    """The mean over the batch."""
-    return -jnp.take_along_axis(jax.nn.log_softmax(scores(params, x)), y[:, None], axis=1).mean()
+MATMUL = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "default"}
+"""For products of float32 arrays."""
 
 
 def update(settings: Settings, params, gradients, state):
@@ -39,20 +32,26 @@ def update(settings: Settings, params, gradients, state):
 
 def prepare(settings: Settings):
     """Return `epoch` and `predict`; the option `scan` makes an epoch one program."""
-    jax.config.update("jax_default_matmul_precision", "tensorfloat32" if settings.tf32 else "float32")
-    rng, device = np.random.default_rng(settings.seed), jax.devices(settings.device)[0]
-    images, labels = settings.train()
-    x, y = jax.device_put((images.astype(np.float32) / 255, labels.astype(np.int32)), device)
-    pairs = pairwise(settings.sizes)
-    params = [
-        (rng.standard_normal((i, o), np.float32) * np.float32((2 / i) ** 0.5), np.zeros(o, "f4")) for i, o in pairs
-    ]
+    jax.config.update("jax_default_matmul_precision", MATMUL[settings.precision])
+    rng, device, net = np.random.default_rng(settings.seed), jax.devices(settings.device)[0], network(settings)
+    x, y = jax.device_put(data(settings), device)
+    params = net.start(rng)
     zeros = jax.tree.map(np.zeros_like, params)
     carry = jax.device_put((params, (np.float32(0), zeros, zeros)), device)
 
+    def half(array):
+        return array.astype(jnp.bfloat16) if jnp.issubdtype(array.dtype, jnp.floating) else array
+
+    def cross_entropy(params, x, y, t):
+        if settings.precision == "bfloat16":
+            params, x = jax.tree.map(half, (params, x))
+        scores = net.scores(params, x, t).astype(jnp.float32)
+        return -jnp.take_along_axis(jax.nn.log_softmax(scores), y[..., None], axis=-1).mean()
+
     def one(x, y, carry, index):
-        loss, gradients = jax.value_and_grad(cross_entropy)(carry[0], x[index], y[index])
-        return update(settings, carry[0], gradients, carry[1]), loss
+        params, state = carry
+        loss, gradients = jax.value_and_grad(cross_entropy)(params, x[index], y[index], state[0])
+        return update(settings, params, gradients, state), loss
 
     step = jax.jit(lambda carry, x, y, index: one(x, y, carry, index), donate_argnums=0)
     scan = jax.jit(lambda carry, x, y, order: jax.lax.scan(partial(one, x, y), carry, order), donate_argnums=0)
@@ -69,5 +68,5 @@ def prepare(settings: Settings):
                 total.append((loss, part.shape[1]))
         return sum(float(np.sum(loss)) * size for loss, size in total) / settings.samples
 
-    net = jax.jit(scores)
-    return epoch, lambda images: np.asarray(net(carry[0], images.astype(np.float32) / 255)).argmax(axis=1)
+    scores = jax.jit(net.scores)
+    return epoch, lambda images: np.asarray(scores(carry[0], numbers(settings, images))).argmax(axis=1)
