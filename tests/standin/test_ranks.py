@@ -14,7 +14,7 @@ import pytest
 from xpnet.backends.cuda import nccl
 
 TESTS = Path(__file__).parent.parent
-TRAININGS = ("whole", "weighed", "source", "exact")
+TRAININGS = ("whole", "many", "weighed", "source", "exact")
 CASES = {
     "NCCL": ("way", *TRAININGS, "refused", "lost", "not_finite", "places", "init_refused", "misuse"),
     "host": ("way", *TRAININGS),
@@ -58,9 +58,10 @@ def test_nccl_gives_the_bits_of_the_hosts_way_and_numpys_numbers(found, case):
 @pytest.mark.parametrize(
     ("case", "sums"),
     [
-        ("whole", [4 + 4, 4]),  # four steps run, and the fifth batch of each of four epochs; four are captured
+        ("whole", [4 + 1, 4 + 1]),  # four steps run and are captured, and so does the fifth batch, a call of its own
+        ("many", [2, 16]),
         ("weighed", [4 * 4, 4 * 4]),  # and BatchNorm's three
-        ("source", [3 + 4, 3]),
+        ("source", [3 + 1, 3 + 1]),
         ("exact", [0, 0]),
     ],
 )
@@ -83,7 +84,7 @@ def test_ranks_wait_for_one_that_has_no_graph(found):
     assert first == second
     (bits, *sums), (expected, *others) = first
     assert bits == expected
-    assert (sums, others) == ([4 + 4 + 4, 4 + 4], [4 + 4, 4])
+    assert (sums, others) == ([2 * (4 + 1)] * 2, [4 + 1] * 2)
 
 
 def test_all_ranks_stay_before_a_step_that_is_not_finite(found):
