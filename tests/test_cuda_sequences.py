@@ -229,10 +229,11 @@ def test_batches_of_products(gpu):
         close(gpu, gpu.matmul(left, right[:1, 1]), a.transpose(0, 2, 1, 3) @ b.transpose(0, 2, 3, 1)[:1, 1])
 
 
-def test_a_step_of_a_transformer_of_one_block_is_seventy_seven_nodes(gpu, monkeypatch):
+def test_a_step_of_a_transformer_of_one_block_is_seventy_six_nodes(gpu, monkeypatch):
     """Ten of them attention's: heads into one piece, two products and the weights; dy, four products, ds.
 
-    On a device a product may be three: cuBLASLt clears what it counts in, multiplies in parts, and adds them up.
+    Of the products four are our own, linear layers' with a bias. Of the others one may be three on a device: cuBLASLt
+    clears what it counts in, multiplies in parts, and adds them up.
     """
     products, run = [], gpu.products.lt.run
     monkeypatch.setattr(gpu.products.lt, "run", lambda *arguments: products.append(run(*arguments)))
@@ -241,9 +242,9 @@ def test_a_step_of_a_transformer_of_one_block_is_seventy_seven_nodes(gpu, monkey
     model = xn.Model(net, xn.cross_entropy, xn.AdamW(), backend=gpu)
     text = np.random.default_rng(0).integers(0, 11, (24, 7)).astype("uint8")
     model.fit(text[:, :-1], text[:, 1:], 3, 8)
-    assert len(products) == 6 * 21, "three steps to warm up and three captured"
-    most = 77 if STAND_IN in gpu.describe() else 77 + 2 * 21
-    assert 77 - 0.5 <= model.step.run.nodes_per_step <= most + 0.5
+    assert len(products) == 6 * 17, "three steps to warm up and three captured"
+    most = 76 if STAND_IN in gpu.describe() else 76 + 2 * 17
+    assert 76 <= model.step.run.nodes_per_step <= most + 1
 
 
 @pytest.mark.filterwarnings("error:steps run one by one")

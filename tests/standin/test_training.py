@@ -150,10 +150,10 @@ def test_a_loss_with_class_weights_is_captured():
 def test_blocks_of_a_source_lie_in_one_place_and_keep_the_graph(monkeypatch):
     seen, many = [], Step.many
 
-    def noting(self, state, parts, block):
+    def noting(self, state, parts, block, *meanwhile):
         if len(block) > 1:
             seen.append([part.data.ptr for part in parts])
-        return many(self, state, parts, block)
+        return many(self, state, parts, block, *meanwhile)
 
     monkeypatch.setattr(Step, "many", noting)
     monkeypatch.setattr(stream, "BYTES", 32 * 10)
