@@ -617,11 +617,13 @@ def test_the_benchmark_multiplies_in_tf32_and_makes_its_labels_once(monkeypatch)
     from benchmarks.peers import xpnet as peer
     from benchmarks.settings import Settings
 
-    monkeypatch.setattr(Settings, "train", lambda self: (data()[0], data()[1].astype(np.uint8)))
+    monkeypatch.setattr(Settings, "train", lambda self: (data(72, 784)[0], data()[1].astype(np.uint8)))
     seen = []
     monkeypatch.setattr(xn.Model, "fit", lambda self, x, y, **settings: seen.append((self, y)) or {"loss": [0.0]})
-    for tf32 in (False, True):
-        epoch, _ = peer.prepare(Settings((6, 4, 5), tf32=tf32, options={"backend": fake_cupy.fake_backend()}))
+    for precision in ("float32", "tf32"):
+        epoch, _ = peer.prepare(
+            Settings((784, 4, 5), precision=precision, options={"backend": fake_cupy.fake_backend()})
+        )
         epoch()
     assert [one.backend.precision for one, _ in seen] == ["float32", "tf32"]
     assert [y.dtype.name for _, y in seen] == ["int32", "int32"]

@@ -86,7 +86,7 @@ def test_device_data_stays_where_it_is(backend, monkeypatch):
     monkeypatch.setattr(backend, "asarray", spy)
     model.fit(xd, yd, epochs=1, batch_size=16)
     order = [host for host in sent if host.dtype == np.int32]
-    rest = 0 if len(order) == len(sent) else 4 * 5  # of four steps, where they are compiled: key, rate, where three results lie
+    rest = 0 if len(order) == len(sent) else 4 * 5  # of four compiled steps: key, rate, and where three results lie
     assert 100 <= sum(host.size for host in sent) <= 100 + rest, "which rows are looked at, and the samples' order"
 
 
