@@ -108,11 +108,11 @@ def peak(counts: Counts) -> Iterator[None]:
 def fit(backend: Any, steps: int, epochs: int, rest: int = 0) -> None:
     """Train the small net on noise."""
     import xpnet as xn
-    from benchmarks.peers.xpnet import network
+    from benchmarks.peers.xpnet_nets import dense
 
     rng, n = np.random.default_rng(0), steps * BATCH + rest
     images, labels = rng.integers(0, 256, (n, 28, 28), np.uint8), rng.integers(0, 10, n, np.uint8)
-    model = xn.Model(network((784, 128, 10)), xn.cross_entropy, xn.Adam(1e-3), backend=backend)
+    model = xn.Model(dense((784, 128, 10)), xn.cross_entropy, xn.Adam(1e-3), backend=backend)
     model.fit(images, labels, epochs, BATCH, progress=False)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 import xpnet as xn
 from benchmarks.cpu import sizes
-from benchmarks.peers.xpnet import network
+from benchmarks.peers.xpnet_nets import dense
 from benchmarks.settings import Settings
 from xpnet import layers
 from xpnet.layers.fused import Chain
@@ -92,7 +92,7 @@ def main() -> None:
     if not backend.eager:
         parser.error(f"{backend.name} makes one program of a step, whose parts cannot be timed from outside")
     x, y = rng.integers(0, 256, (args.samples, task.sizes[0]), np.uint8), rng.integers(0, task.sizes[-1], args.samples)
-    model = xn.Model(network(task.sizes), xn.cross_entropy, xn.Adam(), backend=backend)
+    model = xn.Model(dense(task.sizes), xn.cross_entropy, xn.Adam(), backend=backend)
 
     def seconds() -> float:
         return float(np.median(model.fit(x, y, args.epochs, args.batch, progress=False)["seconds"]))
@@ -100,7 +100,7 @@ def main() -> None:
     model.fit(x, y, 1, args.batch, progress=False)
     plain, clock = seconds(), Clock()
     clock.watch(backend)
-    model = xn.Model(network(task.sizes), xn.cross_entropy, xn.Adam(), backend=backend)
+    model = xn.Model(dense(task.sizes), xn.cross_entropy, xn.Adam(), backend=backend)
     model.fit(x, y, 1, args.batch, progress=False)
     clock.own.clear()
     clock.calls.clear()
