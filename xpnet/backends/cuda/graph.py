@@ -61,8 +61,8 @@ class Steps:
         one of the captures failed        all begin again with the data's addresses in the graph, or run one by one
         all have graphs                   all launch them
 
-    Whatever it is, a call comes to as many sums on each rank, and a rank that failed is missed before the others ask NCCL
-    for anything. All that follows a refusal runs step by step on all ranks.
+    Whatever it is, a call comes to as many sums on each rank, and a rank that failed is missed before the others ask
+    NCCL for anything. All that follows a refusal runs step by step on all ranks.
     """
 
     def __init__(self, backend: Any, step: Step, world: "World | None" = None) -> None:
