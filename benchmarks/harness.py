@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,8 @@ from benchmarks.settings import Settings, write_mnist
 
 ROOT = Path(__file__).parent.parent
 PAUSE = 0.1
+ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b")
+"""How the line of a traceback begins that says what went wrong; lines of advice may follow it."""
 """Seconds between two turns, in which the threads of the last one stop spinning."""
 MOST_EPOCHS = 40
 TASK = ("net", "batch", "optimizer", "samples", "precision", "expected_bytes")
@@ -57,7 +60,8 @@ class Worker:
         if not line:
             self.process.wait()
             self.errors.seek(0)
-            said = self.errors.read().strip().splitlines() or [f"exit status {self.process.returncode}"]
+            lines = self.errors.read().strip().splitlines() or [f"exit status {self.process.returncode}"]
+            said = [line for line in lines if ERROR.match(line)] or lines
             raise WorkerError(said[-1][:200])
         answer: dict[str, Any] = json.loads(line)
         return answer

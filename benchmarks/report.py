@@ -206,9 +206,10 @@ def page(results: dict[str, Any], picture: str) -> str:
 
 def excerpt(results: dict[str, Any], whole: str) -> str:
     """Return the part for the README: of three nets xpnet's three fastest, the fastest peer and PyTorch."""
-    cases, facts = results.get("epochs", [])[:3], results["machine"]
+    every, facts = results.get("epochs", []), results["machine"]
+    cases = [case for k, case in enumerate(every) if case["net"] not in [one["net"] for one in every[:k]]][:3]
     device = facts.get("gpu") or f"{facts['processor']}, {facts['cores']} cores"
-    line = f"{device}, {results['date']}; all in one run, in turn, medians ([everything]({whole}))."
+    line = f"{device}, {results['date']}; each column in one run, in turn, medians ([everything]({whole}))."
     if not cases:
         return line
     first = cases[0]

@@ -93,7 +93,8 @@ class CupyBackend(InPlaceBackend):
     def with_matmul(self, precision: str) -> "CupyBackend":
         """Return this GPU with float32 matrices multiplied as "float32", "tf32" (10 bits) or "bfloat16" (7 bits).
 
-        θ, the optimizer's state and all sums stay float32; float64 is always multiplied as float64.
+        θ, the optimizer's state and all sums stay float32, as do small products of linear layers; float64 is always
+        multiplied as float64.
         """
         if precision not in self.precisions:
             raise BackendError(f'unknown precision "{precision}": choose one of {", ".join(self.precisions)}')
