@@ -6,6 +6,8 @@ import os
 import socket
 import struct
 import sys
+import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -298,11 +300,25 @@ def records(path):
             parts = b""
 
 
+def ended(path):
+    """Return the records of an offline run's file; wandb's service may write the last a moment after `finish`."""
+    from google.protobuf.message import DecodeError
+
+    patience = time.monotonic() + 20
+    while time.monotonic() < patience:
+        with suppress(DecodeError):  # half written
+            found = list(records(path))
+            if found and found[-1].WhichOneof("record_type") == "exit":
+                return found
+        time.sleep(0.02)
+    raise AssertionError(f"{path} has no end")
+
+
 def offline(folder):
     """Return the numbers by step, and the config, of the offline run in a folder."""
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     lines, config = {}, {}
-    for record in records(path):
+    for record in ended(path):
         numbers = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
         if numbers:
             lines[record.history.step.num] = {name: json.loads(text) for name, text in numbers.items()}

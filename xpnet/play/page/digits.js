@@ -9,11 +9,11 @@ export class Digits {
 
   setData({ digits, labels }) {
     this.labels = labels;
-    this.root.replaceChildren(...digits.map((digit) => {
+    this.root.replaceChildren(...digits.map((digit, k) => {
       const canvas = make("canvas");
       const shades = bytes(digit);
       paint(canvas, 28, (place) => Array(3).fill(255 - shades[place]));
-      return make("div", { role: "img" }, canvas, make("span", {}, "–"));
+      return make("div", { role: "img", "aria-label": `a ${labels[k]}` }, canvas, make("span", {}, "–"));
     }));
   }
 
