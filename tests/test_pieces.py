@@ -29,6 +29,18 @@ def two_threads():
     pool.put(before)
 
 
+@pytest.fixture
+def side_by_side(monkeypatch):
+    """Each of two threads does a piece at the same time as the other."""
+    together, matmul = threading.Barrier(2, timeout=30), np.matmul
+
+    def both(a, b, y):
+        together.wait()
+        matmul(a, b, y)
+
+    monkeypatch.setattr(pieces.np, "matmul", both)
+
+
 def matrices(m, k, n, dtype="float32", orders="CC"):
     rng = np.random.default_rng(m + k + n)
     a, b = rng.standard_normal((m, k)), rng.standard_normal((k, n))
@@ -55,6 +67,14 @@ def test_the_second_thread_takes_its_part(monkeypatch):
     together = threading.Barrier(2, timeout=30)
     monkeypatch.setattr(pieces.np, "matmul", lambda a, b, y: together.wait())  # ends only if two are in it
     pieces.product(*matrices(*SHAPES[0]))
+
+
+def test_matrices_of_two_types_are_left_to_numpy():
+    a, b = matrices(*SHAPES[0])
+    with openblas.one_blas_thread():
+        assert pieces.cuts(a, b)
+        assert not pieces.cuts(a, b.astype("float64"))
+        assert xn.backend("numpy").matmul(a, b.astype("float64")).dtype == np.float64
 
 
 def test_a_second_thread_that_is_held_up_is_not_waited_for():
@@ -91,7 +111,7 @@ def test_an_error_in_either_thread_is_raised_when_both_are_out(who, monkeypatch)
 
 
 @pytest.mark.parametrize("flushing", [False, True])
-def test_both_threads_treat_subnormal_numbers_as_the_first_does(flushing):
+def test_both_threads_treat_subnormal_numbers_as_the_first_does(flushing, side_by_side):
     a, b = np.eye(512, dtype=np.float32), np.full((512, 512), 1e-40, np.float32)
     with openblas.one_blas_thread():
         assert pieces.product(a, b).all()
@@ -173,16 +193,9 @@ def test_a_network_says_which_matrices_it_multiplies_by():
         assert step.extent(np.zeros((2, *shape), "float32")).matrices == found
 
 
-def test_what_numpy_is_told_of_overflows_holds_in_both_threads(monkeypatch):
-    together, matmul = threading.Barrier(2, timeout=30), np.matmul
+def test_what_numpy_is_told_of_overflows_holds_in_both_threads(side_by_side):
     a, b = matrices(*SHAPES[0])
     a[:, 0], b[0] = np.inf, 0.0  # their product is not a number
-
-    def both(a, b, y):
-        together.wait()  # in four pieces, by two threads
-        matmul(a, b, y)
-
-    monkeypatch.setattr(pieces.np, "matmul", both)
     with warnings.catch_warnings(), openblas.one_blas_thread():
         warnings.simplefilter("error")
         with np.errstate(all="ignore"):

@@ -72,11 +72,13 @@ def captured(products: list[Callable[[], None]]) -> Callable[[], None]:
     """Return a CUDA graph of the products, each by the library that is the fastest for it."""
     import torch
 
-    chosen = [
-        (min(("cublas", "cublaslt"), key=lambda name, p=product: duration(name, p)), product) for product in products
-    ]
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    graph, aside = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    with torch.cuda.stream(aside):  # where it is captured, the libraries must have been before
+        chosen = [
+            (min(("cublas", "cublaslt"), key=lambda name, p=product: duration(name, p)), product)
+            for product in products
+        ]
+    with torch.cuda.graph(graph, stream=aside):
         for name, product in chosen:
             torch.backends.cuda.preferred_blas_library(name)
             product()
