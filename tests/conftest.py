@@ -108,3 +108,14 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture
 def rng():
     return np.random.default_rng(1234)
+
+
+@pytest.fixture
+def gpu():
+    """The CuPy backend, where there is a device; its own sentence says why not."""
+    import xpnet as xn
+
+    try:
+        return xn.backend("cupy")
+    except xn.BackendError as problem:
+        pytest.skip(str(problem))

@@ -5,7 +5,6 @@ import pytest
 
 import xpnet as xn
 from xpnet.backends.cuda import dense
-from xpnet.errors import BackendError
 from xpnet.layers import Context
 from xpnet.layers.fused import Chain
 from xpnet.parameters import split
@@ -14,14 +13,6 @@ pytestmark = pytest.mark.gpu
 
 U = 2.0**-24
 """How much a number of float32 may be rounded, as a part of it."""
-
-
-@pytest.fixture
-def gpu():
-    try:
-        return xn.backend("cupy")
-    except BackendError as problem:
-        pytest.skip(str(problem))
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import xpnet as xn
 from xpnet.arrays import sum_rows
 from xpnet.backends.cuda import images
 from xpnet.backends.cupy import NATIVE
-from xpnet.errors import BackendError
 from xpnet.geometry import Grid
 from xpnet.layers import normalization, patches, pooling
 
@@ -44,14 +43,6 @@ CHANNELS = {
 GROUPS = pytest.mark.parametrize(("nin", "nout", "groups"), CHANNELS.values(), ids=CHANNELS)
 DTYPE = pytest.mark.parametrize("dtype", ["float32", "float64"])
 SIZE = (5, 7)
-
-
-@pytest.fixture
-def gpu():
-    try:
-        return xn.backend("cupy")
-    except BackendError as problem:
-        pytest.skip(str(problem))
 
 
 @pytest.fixture

@@ -4,17 +4,8 @@ import numpy as np
 import pytest
 
 import xpnet as xn
-from xpnet.errors import BackendError
 
 pytestmark = pytest.mark.gpu
-
-
-@pytest.fixture
-def gpu():
-    try:
-        return xn.backend("cupy")
-    except BackendError as problem:
-        pytest.skip(str(problem))
 
 
 KINDS = {

@@ -9,7 +9,6 @@ import xpnet as xn
 from xpnet.backends.cuda import sequences
 from xpnet.backends.cupy import NATIVE
 from xpnet.backends.numpy import NumpyBackend
-from xpnet.errors import BackendError
 from xpnet.layers.activations import gelu
 from xpnet.layers.attention import attention
 from xpnet.layers.embedding import scatter_rows
@@ -20,14 +19,6 @@ from xpnet.selfcheck import STAND_IN
 pytestmark = pytest.mark.gpu
 
 DTYPE = pytest.mark.parametrize("dtype", ["float32", "float64"])
-
-
-@pytest.fixture
-def gpu():
-    try:
-        return xn.backend("cupy")
-    except BackendError as problem:
-        pytest.skip(str(problem))
 
 
 @pytest.fixture

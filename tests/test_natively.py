@@ -40,14 +40,6 @@ WRONG = {
 }
 
 
-@pytest.fixture
-def gpu():
-    try:
-        return xn.backend("cupy")
-    except BackendError as problem:
-        pytest.skip(str(problem))
-
-
 def scores(rng, kind="float32", shape=(6, 3)):
     return (10 * rng.normal(size=shape)).astype(kind)
 
