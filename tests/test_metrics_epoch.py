@@ -10,6 +10,7 @@ import xpnet as xn
 from xpnet import metrics
 from xpnet.errors import DataWarning
 from xpnet.files.description import from_data, to_data
+from xpnet.random import permutation
 from xpnet.testing import assert_close
 from xpnet.training.trial import fitting_metrics
 
@@ -105,6 +106,18 @@ def test_evaluate_ranks_all_predictions_at_once(backend):
     assert found["auc"] == pytest.approx(float(metrics.roc_auc(scores, y)))
     assert found["ap"] == pytest.approx(float(metrics.average_precision(scores, y)))
     assert found["mse"] == pytest.approx(float(metrics.mean_squared_error(scores, y)))
+
+
+def test_fit_leaves_batches_out_in_which_a_ranking_is_not_defined(backend):
+    x = np.linspace(-1.0, 1.0, N, dtype="float32")[:, None]
+    y = (np.arange(N) == 7).astype("float32")[:, None]
+    given = {"auc": metrics.roc_auc, "mse": metrics.mean_squared_error}
+    model = xn.Model(xn.Linear(1, 1), xn.binary_cross_entropy, xn.SGD(1e-6), metrics=given, backend=backend)
+    rows = next(rows for rows in permutation(0, 0, N).reshape(4, 3) if 7 in rows)  # all other batches have one class
+    defined = metrics.roc_auc(model.predict(x[rows]), y[rows])
+    history = model.fit(x, y, 1, 3, progress=False)
+    assert history["auc"][-1] == pytest.approx(float(defined))
+    assert history["mse"][-1] == pytest.approx(float(np.mean((model.predict(x) - y) ** 2)), rel=1e-4)
 
 
 def test_classes_begin_at_one_half_after_sigmoid_in_what_is_averaged():
