@@ -10,6 +10,7 @@ import pytest
 import xpnet as xn
 from xpnet.backends import fused
 from xpnet.backends.dense import Dense
+from xpnet.backends.numpy import NumpyBackend
 from xpnet.data.batches import gather
 from xpnet.losses import cross_entropy
 from xpnet.optimizers.finite import measure
@@ -99,6 +100,15 @@ def test_a_batch_is_gathered_as_it_is(library, rng):
     assert np.array_equal(library.asnumpy(found[1]), y[index])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8"])
+def test_bytes_become_numbers_and_tokens_stay_bytes(library, dtype, rng):
+    x, y = np.arange(256, dtype=np.uint8).reshape(64, 4), rng.normal(size=64)
+    index = library.asarray(rng.permutation(64).astype(np.int32))
+    found = library.native(gather)(library.xp, library.asarray(x), library.asarray(y), index, dtype)[0]
+    assert found.dtype in (library.xp.uint8, getattr(library.xp, dtype))
+    assert np.array_equal(library.asnumpy(found), x[library.asnumpy(index)])
+
+
 @pytest.mark.parametrize("alive", [None, True, False])
 @pytest.mark.parametrize("loss", [None, 1.0, math.inf, math.nan])
 @pytest.mark.parametrize("extreme", [0.0, 1e30, math.nan, -math.inf])
@@ -132,6 +142,49 @@ def test_linear_layers_in_a_row_give_the_numbers_of_one_by_one(library, monkeypa
         if library.name == "numpy":
             assert np.array_equal(found, expected)
         assert np.max(np.abs(found - expected), initial=0.0) <= 1e-5
+
+
+def with_scale(library, factor):
+    """A net that begins with Scale, θ, x and dy, in float32 and, for the host, in float64."""
+    net, rng = xn.Sequential(xn.Scale(factor), xn.Linear(9, 7), xn.ReLU(), xn.Linear(7, 3)), np.random.default_rng(5)
+    x, dy, theta = rng.integers(0, 256, (40, 9)), rng.normal(size=(40, 3)), net.init(3, "numpy", "float64")
+    theta += rng.normal(size=theta.shape) * 0.1  # biases, too
+    return net, [(array.astype(np.float32), array.astype(np.float32).astype(np.float64)) for array in (theta, x, dy)]
+
+
+@pytest.mark.parametrize("factor", [1 / 255, -0.5, 3.0])
+@pytest.mark.parametrize("windows", [False, True])
+def test_a_scale_before_them_is_done_on_the_way_and_as_exactly(library, monkeypatch, factor, windows):
+    net, given = with_scale(library, factor)
+    singles, doubles = zip(*given, strict=True)
+    exactly = NumpyBackend()
+    exactly.fuses = False
+    exact, errors = _run(net, *doubles, exactly, windows), {}
+    for fuses in (True, False):
+        monkeypatch.setattr(library, "fuses", fuses, raising=False)
+        found = _run(net, *singles, library, windows)
+        errors[fuses] = [np.max(np.abs(a - b)) / np.max(np.abs(b)) for a, b in zip(found, exact, strict=True)]
+    for fused_error, layer_by_layer in zip(errors[True], errors[False], strict=True):
+        assert fused_error <= max(2 * layer_by_layer, 4 * np.finfo(np.float32).eps)
+
+
+def _run(net, theta, x, dy, library, windows):
+    theta = library.asarray(theta, copy=True)
+    parts = library.split(theta, net.layout) if windows else theta
+    y, backward = net(parts, library.asarray(x), backend=library)
+    gradient = backward(library.asarray(dy))
+    gradients = gradient if windows else library.split(gradient, net.layout)
+    return [library.asnumpy(part) for part in (y, *gradients)]
+
+
+@pytest.mark.parametrize("factor", [1e-37, 0.0])
+def test_a_factor_far_from_one_brings_x_into_range_before(library, factor):
+    net, given = with_scale(library, factor)
+    theta, _, dy = (library.asarray(single) for single, _ in given)
+    x = library.asarray(np.full((40, 9), 3e38, np.float32))
+    with np.errstate(all="ignore"):
+        _, backward = net(theta, x, backend=library)
+        assert np.isfinite(library.asnumpy(backward(dy))).all()
 
 
 @dataclass

@@ -3,7 +3,7 @@
 The namespace (`xp`) of the arrays in hand says which library computes. It is resolved once, at a public door.
 """
 
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, TypeAlias, TypeVar
 
 import array_api_compat
@@ -113,7 +113,12 @@ def device(array: Array) -> Any:
 
 def is_floating(xp: Namespace, array: Array) -> bool:
     """Whether the array holds real floating-point numbers."""
-    return bool(xp.isdtype(array.dtype, "real floating"))
+    return _is_floating(xp, array.dtype)
+
+
+@cache
+def _is_floating(xp: Namespace, dtype: Any) -> bool:
+    return bool(xp.isdtype(dtype, "real floating"))
 
 
 def each(function: Any, *vectors: V) -> V:

@@ -1,7 +1,7 @@
 """PyTorch as an array library: its arrays and devices, none of its autograd."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from functools import cache, cached_property, lru_cache
 from textwrap import shorten
 from typing import Any
@@ -10,7 +10,7 @@ try:
     import array_api_compat.torch as xp
     import torch
 
-    from xpnet.backends.native.torch import FORMS, TorchDense
+    from xpnet.backends.native.torch import FORMS, TorchDense, on_host
 except ImportError as error:
     torch, WHY = None, error
 
@@ -23,7 +23,9 @@ from xpnet.backends.host import Counted, calmly, keep_memory
 from xpnet.backends.in_place import InPlaceBackend
 from xpnet.backends.native import choose
 from xpnet.backends.numpy import NumpyBackend
+from xpnet.backends.openblas import one_blas_thread
 from xpnet.errors import BackendError
+from xpnet.parameters import Window
 
 
 class TorchBackend(InPlaceBackend):
@@ -72,8 +74,11 @@ class TorchBackend(InPlaceBackend):
         torch.set_num_threads(min(torch.get_num_threads(), most))
 
     def one_thread(self) -> AbstractContextManager[Any]:
-        """Return the context of one thread."""
-        return _one_thread()()
+        """Return the context of one thread, NumPy's products and sums included."""
+        stack = ExitStack()
+        stack.enter_context(_one_thread()())
+        stack.enter_context(one_blas_thread())
+        return stack
 
     def native(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return PyTorch's own form of a function, on the CPU."""
@@ -83,6 +88,12 @@ class TorchBackend(InPlaceBackend):
     def dense(self) -> Dense:
         """Linear layers in a row, with no array but the products'."""
         return TorchDense(self)
+
+    def cut(self, theta: Array, windows: Sequence[Window]) -> tuple[Array, ...]:
+        """Return the windows of a flat vector as new views."""
+        sizes = [window.stop - window.start for window in windows]
+        *parts, _ = theta.split_with_sizes([*sizes, theta.shape[0] - sum(sizes)])
+        return tuple([part.view(window.shape) for part, window in zip(parts, windows, strict=True)])
 
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """Return a @ b, in `out` if one is given."""
@@ -97,7 +108,7 @@ class TorchBackend(InPlaceBackend):
 
         def apply(state: Vectors, inputs: Vectors, scalars: Numbers, gate: Gate = None) -> Vectors:
             if gate is None or bool(gate):
-                blocks(tuple(map(self.asnumpy, state)), tuple(map(self.asnumpy, inputs)), scalars)
+                blocks(tuple(map(on_host, state)), tuple(map(on_host, inputs)), scalars)
             return state
 
         return apply
@@ -113,7 +124,7 @@ class TorchBackend(InPlaceBackend):
         run = super().compile(step)
         if self.device.type != "cpu":
             return run
-        return calmly(run, _one_thread(), work)
+        return calmly(run, self.one_thread, work)
 
 
 @cache

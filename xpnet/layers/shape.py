@@ -23,6 +23,8 @@ class Flatten(Layer):
     def forward(self, params: Params, x: Array, ctx: Context) -> tuple[Array, Pullback]:
         """Return the rows and the pullback, which gives them their shape back."""
         xp, shape = ctx.xp, x.shape
+        if len(shape) == 2:
+            return x, _unchanged
 
         def backward(dy: Array, need_dx: bool = True, out: Params = ()) -> tuple[Array, Params]:
             return xp.reshape(dy, shape), ()
@@ -90,6 +92,10 @@ class Scale(Layer):
             return dy * factor, ()
 
         return y, backward
+
+
+def _unchanged(dy: Array, need_dx: bool = True, out: Params = ()) -> tuple[Array, Params]:
+    return dy, ()
 
 
 def _named(value: Any) -> str:

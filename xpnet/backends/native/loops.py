@@ -17,7 +17,8 @@ NUMBERS = {"contract", "reassoc", "nsz", "arcp"}
 
 def _whole(*arrays: Array) -> bool:
     """Whether arrays lie in memory without gaps, and are of one type."""
-    return all(a.flags.c_contiguous and a.dtype == arrays[0].dtype for a in arrays)
+    kind = arrays[0].dtype
+    return not [array for array in arrays if array.dtype != kind or not array.flags.c_contiguous]
 
 
 def _numbers(grid: Grid) -> tuple[Any, ...]:
@@ -50,6 +51,41 @@ def _cross_entropy(scores, labels, gradient, value):  # type: ignore[no-untyped-
             g[c] = g[c] / total * share
         g[label] = (own - 1.0) * share
     value[0] = loss * share
+
+
+@compiled()
+def cast(x, y):  # type: ignore[no-untyped-def]
+    """y = x, in y's own type: (M,) both."""
+    for i in range(x.size):
+        y[i] = x[i]
+
+
+def finish(y: Array, bias: Array, factor: float, relu: bool) -> bool:
+    """y = factor · y + bias, row by row, and with `relu` its maximum with 0: NaN stays what it is."""
+    return _whole(y, bias) and _finish(y, bias, y.dtype.type(factor), relu)
+
+
+def rectify(dy: Array, y: Array, sums: Array) -> bool:
+    """dy = dy where y > 0, else 0, and its sums over the rows."""
+    return _whole(dy, y, sums) and _rectify(dy, y, sums)
+
+
+@compiled(fastmath=NUMBERS)
+def _finish(y, bias, factor, relu):  # type: ignore[no-untyped-def]
+    for n in range(y.shape[0]):
+        for c in range(y.shape[1]):
+            value = factor * y[n, c] + bias[c]
+            y[n, c] = y.dtype.type(0) if relu & (value <= 0) else value
+
+
+@compiled(fastmath=NUMBERS - {"reassoc"})
+def _rectify(dy, y, sums):  # type: ignore[no-untyped-def]
+    sums[:] = 0
+    for n in range(y.shape[0]):
+        for c in range(y.shape[1]):
+            value = dy[n, c] if y[n, c] > 0 else y.dtype.type(0)
+            dy[n, c] = value
+            sums[c] += value
 
 
 def depthwise(x: Array, kernel: Array, y: Array, grid: Grid) -> bool:

@@ -17,8 +17,12 @@ MOST = 1000
 
 
 def gather(xp: Namespace, x: Array, y: Array, index: Array, dtype: str) -> tuple[Array, Array]:
-    """The rows of x and y."""
-    return x.take(index, 0), y.take(index, 0)
+    """The rows of x and y; bytes as numbers of `dtype`, where Numba is."""
+    rows, labels = x.take(index, 0), y.take(index, 0)
+    if rows.dtype == np.uint8 and dtype != "uint8":
+        numbers = np.empty(rows.shape, dtype)
+        rows = numbers if loops.cast(rows.reshape(-1), numbers.reshape(-1)) else rows
+    return rows, labels
 
 
 def cross_entropy(scores: Array, labels: Array) -> tuple[Array, Array] | None:
@@ -70,7 +74,7 @@ def measure(xp: Namespace, gradient: Any, alive: Any, loss: Any) -> tuple[Any, A
     """The gradient's 2-norm, and whether it and the loss are finite and `alive` is true."""
     if isinstance(gradient, tuple):
         return None
-    norm = np.sqrt(gradient @ gradient)
+    norm = np.sqrt(np.dot(gradient, gradient))
     finite = math.isfinite(norm) and (loss is None or math.isfinite(loss)) and (alive is None or bool(alive))
     return norm, np.bool_(finite)
 

@@ -23,21 +23,38 @@ Settings = tuple[Any, ...]
 class TorchDense(Dense):
     """Linear layers in a row, the bias added and ReLU taken where the product stands."""
 
-    def forward(self, x: Array, weight: Array, bias: Array, relu: bool) -> tuple[Array, Array]:
-        """Return y, and y again as the mask."""
-        y = torch.addmm(bias, x, weight)
+    scales = True
+
+    def forward(self, x: Array, weight: Array, bias: Array, relu: bool, factor: float = 1.0) -> tuple[Array, Array]:
+        """Return y, of factor · x, and y again as the mask."""
+        y = torch.addmm(bias, x, weight, alpha=factor)
         return (y.relu_(), y) if relu else (y, None)
 
-    def gradients(self, x: Array, ds: Array, out: tuple[Array, ...], dbias: Array = None) -> tuple[Array, Array]:
-        """Return dW and db, in `out`."""
-        return torch.mm(x.T, ds, out=out[0]), torch.sum(ds, 0, out=out[1])
+    def gradients(
+        self, x: Array, ds: Array, out: tuple[Array, ...], dbias: Array = None, factor: float = 1.0
+    ) -> tuple[Array, Array]:
+        """Return dW, of factor · x, and db, in `out`."""
+        room = ds.new_empty((x.shape[1], ds.shape[1])) if out[0] is None else out[0]
+        dbias = torch.sum(ds, 0, out=out[1]) if dbias is None else dbias
+        return torch.addmm(room, x.T, ds, beta=0, alpha=factor, out=room), dbias
 
     def both(
         self, x: Array, ds: Array, weight: Array, mask: Array, out: tuple[Array, ...], dbias: Array, before: Array
     ) -> tuple[tuple[Array, Array], Array, Array]:
         """Return dW and db, in `out`, and dx where y is above 0."""
         dx = torch.mm(ds, weight.T)
-        return self.gradients(x, ds, out), dx if mask is None else ATEN.threshold_backward(dx, mask, 0), None
+        gradients = self.gradients(x, ds, out, dbias)
+        if mask is None:
+            return gradients, dx, None
+        room = dx.new_empty(dx.shape[1:]) if before is None else before
+        made = HOST.dense.rectify(on_host(dx), on_host(mask), on_host(room))
+        return gradients, dx, room if made else None
+
+
+def on_host(tensor: Array) -> np.ndarray:
+    """Return a tensor of the CPU as NumPy's array of the same memory, by as few calls as can be: each costs some µs."""
+    home: np.ndarray = tensor.detach().numpy() if tensor.requires_grad else tensor.numpy()
+    return home
 
 
 def _in(images: Array) -> Array:
@@ -192,15 +209,15 @@ def sigmoid(xp: Namespace, x: Array) -> Array:
 
 def gather(xp: Namespace, x: Array, y: Array, index: Array, dtype: str) -> tuple[Array, Array]:
     """The rows of x and y, by NumPy on the same memory, which copies rows of bytes faster."""
-    rows = index.numpy()
-    return torch.from_numpy(x.numpy().take(rows, 0)), torch.from_numpy(y.numpy().take(rows, 0))
+    rows, labels = minibatch.gather(xp, x.numpy(), y.numpy(), index.numpy(), dtype)
+    return torch.from_numpy(rows), torch.from_numpy(labels)
 
 
 def cross_entropy(scores: Array, labels: Array) -> tuple[Array, Array] | None:
     """Value and gradient, by NumPy on the same memory, whose calls on few numbers cost less."""
     if scores.dtype not in (torch.float32, torch.float64):
         return None
-    made = minibatch.cross_entropy(scores.detach().numpy(), labels.numpy())
+    made = minibatch.cross_entropy(on_host(scores), labels.numpy())
     return None if made is None else (_number(made[0]), torch.from_numpy(made[1]))
 
 
@@ -221,8 +238,8 @@ def scan(backend: Any, step: Any, carry: Any, fixed: Any, xs: Any, reverse: bool
 
     The lists hold NumPy's arrays.
     """
-    state, constants = (tuple(array.detach().numpy() for array in arrays) for arrays in (carry, fixed))
-    columns = [x if isinstance(x, list) else x.detach().numpy() for x in xs]
+    state, constants = (tuple(map(on_host, arrays)) for arrays in (carry, fixed))
+    columns = [x if isinstance(x, list) else on_host(x) for x in xs]
     ys: list[Any] = []
     for t in reversed(range(len(columns[0]))) if reverse else range(len(columns[0])):
         state, y = step(HOST, state, constants, tuple(column[t] for column in columns))
