@@ -185,6 +185,13 @@ def test_permutation_is_a_permutation(seed, epoch, n):
     assert sorted(order.tolist()) == list(range(n))
 
 
+@pytest.mark.parametrize("n", [1, 2, 7, 1000, 70000])
+def test_an_order_is_that_of_a_new_generator_whatever_was_drawn_before(n):
+    for seed, epoch in ((3, 0), (2**64 - 1, 5), (3, 1)):
+        new = random.generator(seed, f"shuffle/{epoch}").permutation(np.arange(n, dtype=np.int32))
+        assert np.array_equal(random.permutation(seed, epoch, n), new)
+
+
 def test_permutations_of_epochs_differ_and_repeat():
     assert random.permutation(0, 1, 50).tolist() == random.permutation(0, 1, 50).tolist()
     assert random.permutation(0, 1, 50).tolist() != random.permutation(0, 2, 50).tolist()

@@ -19,7 +19,6 @@ from xpnet.errors import DataError, ShapeError
 from xpnet.layers import Context, Layer, Positions
 from xpnet.layers.context import Stream
 from xpnet.model import Model
-from xpnet.parameters import split
 
 Next = Callable[..., tuple[Array, dict[str, Array]]]
 """`next(theta, token, position, kept, buffers) -> (scores, kept)`."""
@@ -118,7 +117,7 @@ def _compiled(net: Layer, backend: Backend, length: int) -> Next:
     def advance(
         theta: Any, token: Array, position: Array, kept: dict[str, Array], buffers: dict[str, Array]
     ) -> tuple[Array, dict[str, Array]]:
-        windows = theta if isinstance(theta, tuple) else split(backend.xp, theta, net.layout)
+        windows = theta if isinstance(theta, tuple) else backend.split(theta, net.layout)
         params = windows if net.ties is None else net.ties.given(windows)
         stream = Stream(position, length, dict(kept))
         scores, _ = net.forward(params, token, Context(backend, buffers=dict(buffers), stream=stream))

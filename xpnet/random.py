@@ -8,6 +8,7 @@ counter-based integer hash in array API operations, so they need no host and can
 import math
 from functools import lru_cache
 from hashlib import blake2b
+from threading import local
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,11 @@ def digest(text: str, bits: int = 64) -> int:
 
 def generator(seed: int, purpose: str) -> np.random.Generator:
     """Return the host's generator for one purpose (`"0.weight"`, `"shuffle/3"`): Philox keyed by seed and purpose."""
-    words = [checks.seed(seed), digest(purpose)]
-    return np.random.Generator(np.random.Philox(key=np.asarray(words, dtype=np.uint64)))
+    return np.random.Generator(np.random.Philox(key=_key(seed, purpose)))
+
+
+def _key(seed: int, purpose: str) -> np.ndarray:
+    return np.asarray([checks.seed(seed), digest(purpose)], dtype=np.uint64)
 
 
 def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
@@ -33,9 +37,28 @@ def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
     return (_order if n <= FORESEEN else _order.__wrapped__)(seed, epoch, n)
 
 
+class _Kept(local):
+    """A thread's own generator, told where to begin: to make one takes longer than to shuffle a few rows."""
+
+    def __init__(self) -> None:
+        self.philox = np.random.Philox(0)
+        self.generator = np.random.Generator(self.philox)
+        nothing = np.zeros(4, dtype=np.uint64)
+        self.start: Any = {"bit_generator": "Philox", "buffer": nothing, "buffer_pos": 4, "has_uint32": 0, "uinteger": 0}
+        self.counter = nothing
+
+    def at(self, seed: int, purpose: str) -> np.random.Generator:
+        """Return what `generator` does, until the next call."""
+        self.philox.state = self.start | {"state": {"counter": self.counter, "key": _key(seed, purpose)}}
+        return self.generator
+
+
+_kept = _Kept()
+
+
 @lru_cache(maxsize=2)
 def _order(seed: int, epoch: int, n: int) -> np.ndarray:
-    order = generator(seed, f"shuffle/{epoch}").permutation(np.arange(n, dtype=np.int32))
+    order = _kept.at(seed, f"shuffle/{epoch}").permutation(np.arange(n, dtype=np.int32))
     order.flags.writeable = False
     return order
 

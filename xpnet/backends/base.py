@@ -11,7 +11,7 @@ import numpy as np
 from xpnet.arrays import Array, Namespace, Vector, describe
 from xpnet.backends.dense import Dense
 from xpnet.errors import BackendError
-from xpnet.parameters import Window
+from xpnet.parameters import Window, split
 
 Rule: TypeAlias = Callable[..., tuple[Array, ...]]
 """An elementwise rule `rule(xp, *state, *inputs, *scalars) -> state`, as the optimizers write it."""
@@ -222,6 +222,10 @@ class Backend:
         """Return a @ b, written into `out` if this library can."""
         return a @ b
 
+    def split(self, theta: Array, windows: Sequence[Window]) -> tuple[Array, ...]:
+        """Return the windows of a flat vector as arrays: views, where this library has views."""
+        return split(self.xp, theta, windows)
+
     def join(self, theta: Array, windows: Sequence[Window]) -> tuple[tuple[Array | None, ...], Callable[..., Array]]:
         """Return where gradients may be written, and the function that makes them one vector like θ."""
 
@@ -231,6 +235,9 @@ class Backend:
             return self.xp.concat([self.xp.reshape(g, (-1,)) for g in gradients])
 
         return (None,) * len(windows), finish
+
+    def reuse(self) -> None:
+        """Take back the newest gradient, which nobody needs any more: the next may be written there, if that can be."""
 
     def map(self, rule: Rule) -> Apply:
         """Make a rule on numbers into one on whole vectors, flat or in windows; they are overwritten where that can be.
@@ -259,12 +266,17 @@ class Backend:
 
         def run(carry: Any, fixed: Any, xs: tuple[Any, ...]) -> tuple[Any, tuple[Array, ...]]:
             results = []
-            for k in range(xs[0].shape[0]):
-                carry, result = step(carry, fixed, tuple(x[k] if isinstance(x, list) else x[k, ...] for x in xs))
+            columns = (x if isinstance(x, list) else [x[k, ...] for k in range(x.shape[0])] for x in xs)
+            for x in zip(*columns, strict=True):
+                carry, result = step(carry, fixed, x)
                 results.append(result)
-            return carry, tuple(self.xp.stack(column) for column in zip(*results, strict=True))
+            return carry, tuple(map(self.stack, zip(*results, strict=True)))
 
         return run
+
+    def stack(self, column: Sequence[Array]) -> Array:
+        """Return what each of K steps gave as one array (K, …)."""
+        return self.xp.stack(column)
 
     def communicator(self, world: Any) -> Any:
         """Return what adds up over ranks on their devices, by `add`, and can `compile`; None: by way of the host."""

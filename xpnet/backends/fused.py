@@ -54,8 +54,8 @@ def fuse(rule: Rule, states: int, inputs: int, scalars: int) -> Fused:
 
     def fused(state: Sequence[Array], inputs: Sequence[Array], scalars: Sequence[float]) -> bool:
         nonlocal loop
-        shape = state[0].shape
-        if loop is None or len(shape) != 1 or any(array.shape != shape for array in (*state, *inputs)):
+        shapes = {array.shape for array in (*state, *inputs)}
+        if loop is None or len(shapes) > 1 or len(shapes.pop()) != 1:
             return False
         try:
             # scalars of the arrays' own type: with doubles among them the whole loop would be done in double

@@ -12,14 +12,14 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from threading import Lock, local
 from typing import Any
 
 import numpy as np
 
-from xpnet.backends.base import Run, Work, WorkOf
+from xpnet.backends.base import NOTHING, Run, Work, WorkOf
 
 SMALL = 1e8
 """Floating-point operations of a step's forward pass, two for each multiply-add, below which one thread is better."""
@@ -47,10 +47,8 @@ def calmly(
     def calm(carry: Any, fixed: Any, xs: Any) -> tuple[Any, tuple[Any, ...]]:
         theta, batch = carry[0], xs[0].shape[-1]
         keep_memory()
-        with ExitStack() as stack:
-            if one(batch, Work(theta.shape[0]) if work is None else work(fixed)):
-                stack.enter_context(threads())
-            flushing = stack.enter_context(flushed())
+        alone = one(batch, Work(theta.shape[0]) if work is None else work(fixed))
+        with threads() if alone else NOTHING, flushed() as flushing:
             carry, results = run(carry, fixed, xs)
         if not flushing:
             sweep(carry[1])

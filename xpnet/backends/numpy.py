@@ -1,6 +1,6 @@
 """NumPy, on the CPU: always there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
@@ -19,6 +19,7 @@ from xpnet.backends.native.dense import NumpyDense
 from xpnet.backends.native.numpy import FORMS
 from xpnet.backends.openblas import advice, kernels, one_blas_thread, pools
 from xpnet.errors import BackendError
+from xpnet.parameters import Window
 
 BLOCK = 1 << 17
 """Elements of a vector that a rule handles at a time: its few arrays then stay in the processor's cache."""
@@ -63,6 +64,14 @@ class NumpyBackend(InPlaceBackend):
         if a.shape[0] * a.shape[1] * b.shape[1] >= pieces.WORTH and pieces.cuts(a, b):
             return pieces.product(a, b, out)
         return np.dot(a, b, out=out)
+
+    def cut(self, theta: Array, windows: Sequence[Window]) -> tuple[Array, ...]:
+        """Return the windows of a flat vector as new views."""
+        return tuple([theta[window.place].reshape(window.shape) for window in windows])
+
+    def stack(self, column: Sequence[Array]) -> Array:
+        """Return arrays of one shape as one."""
+        return np.array(column)
 
     def use_threads(self, most: int) -> None:
         """Let OpenBLAS take no more threads than that."""

@@ -12,7 +12,7 @@ from xpnet.backends import backend as find_backend
 from xpnet.checks import precision
 from xpnet.errors import ShapeError
 from xpnet.layers.context import Context, Total
-from xpnet.parameters import Parameter, Parts, Shape, Ties, Window, choose, draw, lay_out, split, tie
+from xpnet.parameters import Parameter, Parts, Shape, Ties, Window, choose, draw, lay_out, tie
 
 Params: TypeAlias = tuple[Array, ...]
 Pullback: TypeAlias = Callable[..., tuple[Array | None, Params]]
@@ -85,7 +85,7 @@ class Layer(ABC):
     def windows(self, theta: Vector) -> dict[str, Array]:
         """Return the parameters by path, `{"0.weight": …}`: views on θ, where the library has views."""
         if not isinstance(theta, tuple):
-            theta = split(backend_of(theta).xp, theta, self.layout)
+            theta = backend_of(theta).split(theta, self.layout)
         return {window.name: array for window, array in zip(self.layout, theta, strict=True)}
 
     def __call__(
@@ -119,7 +119,7 @@ class Layer(ABC):
             raise ValueError(f"buffers must hold {_listed(self._carried)}, got {_listed(buffers)}")
         with backend.working():
             x = self._admit(theta, x, backend)
-            params = theta if several else split(backend.xp, theta, self.layout)
+            params = theta if several else backend.split(theta, self.layout)
             params = params if ties is None else ties.given(params)
             carried = {} if buffers is None else buffers
             y, pullback = self.forward(params, x, Context(backend, training, key, carried, watch, row=row, total=total))

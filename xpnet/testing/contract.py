@@ -10,7 +10,6 @@ from xpnet.backends import Backend
 from xpnet.backends import backend as find_backend
 from xpnet.errors import ShapeError
 from xpnet.layers import Layer
-from xpnet.parameters import split
 from xpnet.testing.compare import assert_close
 from xpnet.testing.gradcheck import gradcheck
 from xpnet.testing.trial import Trial, draw_trial
@@ -134,7 +133,7 @@ def check_windows(t: Trial) -> None:
     outs, finish = t.backend.join(t.theta, t.layer.layout)
     expected, gradients = t.gradients(t.dy)[t.moving :], t.gradients(t.dy, out=outs)[t.moving :]
     same(t, gradients, expected, "the gradients returned for given windows", rounding(t))
-    vector = split(t.backend.xp, finish(gradients), t.layer.layout)
+    vector = t.backend.split(finish(gradients), t.layer.layout)
     same(t, vector, expected, "the gradients in given windows", rounding(t))
 
 
@@ -147,7 +146,7 @@ def check_door(t: Trial) -> None:
     same(t, (y2,), (y,), "the output for θ in windows")
     flat = backward(t.dy)
     assert flat.shape == t.theta.shape, f"{t.layer}: dθ has shape {tuple(flat.shape)}, θ {tuple(t.theta.shape)}"
-    same(t, backward2(t.dy), split(t.backend.xp, flat, t.layer.layout), "dθ for θ in windows", rounding(t))
+    same(t, backward2(t.dy), t.backend.split(flat, t.layer.layout), "dθ for θ in windows", rounding(t))
     for again in (backward, backward2):
         try:
             again(t.dy)

@@ -12,7 +12,7 @@ from xpnet.arrays import Array, inputs
 from xpnet.backends import Backend
 from xpnet.layers import Context, Layer
 from xpnet.layers.base import Params
-from xpnet.parameters import draw, split
+from xpnet.parameters import draw
 from xpnet.random import generator
 
 Pull: TypeAlias = Callable[..., tuple[Array, ...]]
@@ -123,7 +123,7 @@ def draw_trial(
         for size, tokens in zip(shapes, tokens_of(layer, several, len(shapes)), strict=True)
     ]
     dy = backend.asarray(rng.normal(size=output), dtype=dtype)
-    params = split(backend.xp, theta, layer.layout)
+    params = backend.split(theta, layer.layout)
     if buffers is None:
         buffers = {p.name: p.init(rng, p.shape) + rng.uniform(0.0, 0.5, p.shape) for p in layer.buffers()}
     kept = {path: _buffer(backend, value, dtype) for path, value in buffers.items()}

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from math import prod
+from math import nan, prod
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -151,14 +152,17 @@ class Loop:
 
         A metric that is not defined for a batch, such as ROC AUC for one of a single class, counts nothing there.
         """
-        run, shapes = self.run, [(), (), *outcome.shapes]
+        run, values, shapes = self.run, outcome.values, [(), (), *outcome.shapes]
+        counts = np.full(values.shape, outcome.sizes)
         ranked = [False, False, *map(needs_all, step.metrics.values())]
-        rows = np.repeat(ranked, [prod(shape) for shape in shapes])
-        counts = np.where(rows[:, None] & np.isnan(outcome.values), 0.0, outcome.sizes)
-        new = np.concatenate([np.where(counts == 0, 0.0, outcome.values) * counts, counts])
-        before = np.asarray([*run.sums, *run.weights] or [0.0] * len(new))
-        after = np.cumsum(np.concatenate([before[:, None], new], axis=1), axis=1)[:, -1].tolist()
-        run.sums, run.weights, run.shapes = after[: len(rows)], after[len(rows) :], outcome.shapes
+        if any(ranked):
+            rows = np.repeat(ranked, [prod(shape) for shape in shapes])
+            counts = np.where(rows[:, None] & np.isnan(values), 0.0, counts)
+        new = np.concatenate([np.where(counts == 0, 0.0, values) * counts, counts])
+        after = [*run.sums, *run.weights] or [0.0] * len(new)
+        for column in new.T.tolist():
+            after = list(map(add, after, column))
+        run.sums, run.weights, run.shapes = after[: len(values)], after[len(values) :], outcome.shapes
         return new
 
     def _numbers(self, step: Step, new: np.ndarray) -> dict[str, float]:
@@ -169,11 +173,11 @@ class Loop:
     def _means(self, step: Step, sums: Any, weights: Any) -> dict[str, float]:
         """Return loss, gradient norm and metrics, means over batches by what counts in each, of their sums."""
         names, start, found = ("loss", "gradient_norm", *step.metrics), 0, {}
-        counts = np.asarray(weights)
-        means = np.divide(np.asarray(sums), counts, out=np.full(len(counts), np.nan), where=counts != 0)
+        means = [total / count if count else nan for total, count in zip(sums, weights, strict=True)]
         for name, shape in zip(names, [(), (), *self.run.shapes], strict=True):
             stop = start + prod(shape)
-            found[name] = concluded(step.metrics.get(name), means[start:stop].reshape(shape))
+            mean = np.reshape(means[start:stop], shape) if shape else means[start]
+            found[name] = concluded(step.metrics.get(name), mean)
             start = stop
         return found
 

@@ -13,7 +13,6 @@ from xpnet.data.source import Parts, bounds
 from xpnet.layers import Layer
 from xpnet.metrics import Metric
 from xpnet.optimizers import Optimizer
-from xpnet.parameters import split
 from xpnet.world import World, tree
 
 
@@ -140,7 +139,7 @@ class Sharing:
             names = list(carry[2])
             values, carried = found[: len(found) - len(names)], found[len(found) - len(names) :]
             gradient, *values = self._means(values) if len(values) > 2 + len(self.metrics) else values
-            gradient = gradient if self.backend.flat else split(self.backend.xp, gradient, self.net.layout)
+            gradient = gradient if self.backend.flat else self.backend.split(gradient, self.net.layout)
             return self.update(carry, row, [gradient, *values], dict(zip(names, carried, strict=True)))
 
         return self.backend.jit(settled)

@@ -18,7 +18,7 @@ from xpnet.losses import Loss
 from xpnet.metrics import Metric
 from xpnet.optimizers import Groups, Optimizer
 from xpnet.parameters import Parts as Windows
-from xpnet.parameters import check_patterns, choose, matches, split
+from xpnet.parameters import check_patterns, choose, matches
 from xpnet.training.diagnosis import NORM, RULE, SLOWER, diagnose, told, word
 from xpnet.training.gathering import Gathering
 from xpnet.training.judging import Judging
@@ -116,7 +116,7 @@ class Step(Judging, Gathering, Sharing, Sizing):
         """Return a flat vector in the form that the backend's compiled steps carry."""
         if self.backend.flat:
             return vector
-        return self.backend.jit(lambda flat: split(self.backend.xp, flat, self.net.layout))(vector)
+        return self.backend.jit(lambda flat: self.backend.split(flat, self.net.layout))(vector)
 
     @at_work
     def flat(self, vector: Vector) -> Array:
@@ -140,7 +140,16 @@ class Step(Judging, Gathering, Sharing, Sizing):
         """Do one step, as the backend compiles it: gather, forward, loss, backward, update."""
         (theta, _, buffers, _), (index, key, row) = carry, x
         carried, find = dict(buffers), self.gradient if self.micro is None else self.accumulated
-        return self.update(carry, row, find(theta, carried, fixed, index, key), carried)
+        found = find(theta, carried, fixed, index, key)
+        made = self.update(carry, row, found, carried)
+        if self._forgets:
+            self.backend.reuse()
+        return made
+
+    @cached_property
+    def _forgets(self) -> bool:
+        """Whether an update is known to keep nothing of its gradient: one of a user's own may."""
+        return type(self.optimizer).update is Optimizer.update
 
     def gradient(
         self,
@@ -209,12 +218,12 @@ class Step(Judging, Gathering, Sharing, Sizing):
         if not self.backend.reads_free:
             meanwhile()
         columns = [self.backend.asnumpy(result) for result in results]  # (K,) or, of a metric, (K, …)
-        values = np.vstack([column.reshape(len(column), -1).T for column in columns]).astype(np.float64)
+        values = np.concatenate([column.reshape(len(column), -1).T for column in columns], dtype=np.float64)
         sizes = np.full(values.shape[1], float(block.shape[1]))
         if len(fixed) > 2:
             values, sizes = values[:-1], values[-1]
         shapes = [column.shape[1:] for column in columns[2 : 2 + len(self.metrics)]]
-        finite = np.isfinite(values[0]) & np.isfinite(values[1])
+        finite: np.ndarray = np.logical_and.reduce(np.isfinite(values[:2]))
         good = len(finite) if finite.all() else int(np.argmin(finite))  # nothing changes from the first bad step on
         theta, slots, buffers, alive = carry
         new = State(theta, slots, buffers, alive, state.t + good, state.epoch)
