@@ -12,7 +12,7 @@ from xpnet.backends import backend as find_backend
 from xpnet.backends.base import at_work
 from xpnet.data import door
 from xpnet.data.source import Samples, Validation
-from xpnet.data.stream import is_source
+from xpnet.data.stream import is_source, is_whole
 from xpnet.errors import DataError
 from xpnet.files import checkpoint
 from xpnet.layers import Layer
@@ -216,7 +216,7 @@ class Model(Assembly):
         batches one after the other, x alone or (x, y, …): then the output is NumPy's.
         """
         batch_size = None if batch_size is None else door.count("batch_size", batch_size)
-        read = is_source(x) or is_iterable(x)
+        read = not is_whole(x) and (is_source(x) or is_iterable(x))
         if read:
             placed, n, home = read_inputs(self.step, x, batch_size), len(x) if is_source(x) else None, True
         else:

@@ -43,13 +43,13 @@ class _Kept(local):
     def __init__(self) -> None:
         self.philox = np.random.Philox(0)
         self.generator = np.random.Generator(self.philox)
-        nothing = np.zeros(4, dtype=np.uint64)
-        self.start: Any = {"bit_generator": "Philox", "buffer": nothing, "buffer_pos": 4, "has_uint32": 0, "uinteger": 0}
-        self.counter = nothing
+        self.nothing = np.zeros(4, dtype=np.uint64)
+        rest = {"buffer": self.nothing, "buffer_pos": 4, "has_uint32": 0, "uinteger": 0}
+        self.start: Any = {"bit_generator": "Philox", **rest}
 
     def at(self, seed: int, purpose: str) -> np.random.Generator:
         """Return what `generator` does, until the next call."""
-        self.philox.state = self.start | {"state": {"counter": self.counter, "key": _key(seed, purpose)}}
+        self.philox.state = self.start | {"state": {"counter": self.nothing, "key": _key(seed, purpose)}}
         return self.generator
 
 
