@@ -40,12 +40,7 @@ class NumpyDense(Dense):
         if mask is None:
             return gradients, dx, None
         sums = np.empty(dx.shape[1:], dx.dtype) if before is None else before
-        return gradients, dx, sums if self.rectify(dx, mask, sums) else None
-
-    @staticmethod
-    def rectify(dx: Array, y: Array, sums: Array) -> bool:
-        """Make dx 0 where y is not above 0; return whether its sums over rows were made as well."""
-        done = loops.rectify(dx, y, sums)
-        if not done:
-            dx *= y > 0
-        return done
+        if loops.rectify(dx, mask, sums):
+            return gradients, dx, sums
+        dx *= mask > 0
+        return gradients, dx, None

@@ -11,7 +11,7 @@ import torch
 
 from xpnet.arrays import Array, Namespace
 from xpnet.backends.dense import Dense
-from xpnet.backends.native import Forms, minibatch
+from xpnet.backends.native import Forms, loops, minibatch
 from xpnet.backends.numpy import NumpyBackend
 from xpnet.geometry import Grid, Pair
 
@@ -47,8 +47,9 @@ class TorchDense(Dense):
         if mask is None:
             return gradients, dx, None
         room = dx.new_empty(dx.shape[1:]) if before is None else before
-        made = HOST.dense.rectify(on_host(dx), on_host(mask), on_host(room))
-        return gradients, dx, room if made else None
+        if loops.rectify(on_host(dx), on_host(mask), on_host(room)):
+            return gradients, dx, room
+        return gradients, ATEN.threshold_backward(dx, mask, 0), None
 
 
 def on_host(tensor: Array) -> np.ndarray:
