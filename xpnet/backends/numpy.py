@@ -49,9 +49,6 @@ class NumpyBackend(InPlaceBackend):
         own = {"rules": "fused" if fused_available() else "plain", "kernels": str(kernels())}
         return super().bits() | own | host_bits()
 
-    def _place(self, host: np.ndarray, copy: bool | None) -> Array:
-        return host.copy(order="K") if copy else host
-
     def adopt(self, host: np.ndarray) -> Array:
         """Return the array itself."""
         return host
