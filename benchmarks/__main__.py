@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> str | None:
         results |= {"versions": measures.versions(bench), "missing": bench.missing}
         if args.device == "cuda":
             results["machine"]["gpu"] = found[0]
+        results |= kept(path, results, [part for part in plan.PARTS if part not in args.parts])
         for name, reason in bench.missing.items():
             bench.log(f"missing: {name} ({reason})")
         plan.measure(bench, args, results, lambda: save(results, path))
@@ -84,6 +85,22 @@ def run(args: argparse.Namespace) -> str | None:
     for file in [path, *report.write(path, README)]:
         print(file)
     return None
+
+
+def kept(path: Path, results: dict[str, Any], parts: list[str]) -> dict[str, Any]:
+    """Return what the file has of parts that are not measured now, if all else was the same: day, machine, versions."""
+    if not path.exists():
+        return {}
+    old = json.loads(path.read_text(encoding="utf-8"))
+
+    def of(run: dict[str, Any]) -> list[Any]:
+        machine = {name: value for name, value in run["machine"].items() if name != "load before"}
+        return [machine, *(run[name] for name in ("kind", "date", "quick"))]
+
+    versions = old["versions"] | results["versions"]
+    if of(old) != of(results) or versions != results["versions"] | old["versions"]:
+        return {}
+    return {"versions": versions} | {name: old[name] for name in ("goal", *parts) if name in old}
 
 
 def save(results: dict[str, Any], path: Path) -> None:

@@ -16,7 +16,7 @@ pytest.importorskip("benchmarks", reason="benchmarks/ is not part of an installe
 
 from benchmarks import accuracy, contenders, device, goals, guard, harness, install, machine, report, summary
 from benchmarks import gpu as gpu_plan
-from benchmarks.__main__ import arguments
+from benchmarks.__main__ import arguments, kept
 from benchmarks.contenders import Contender
 from benchmarks.cpu import USUAL, tasks
 from benchmarks.settings import NETS, PRECISIONS, Settings, write_mnist
@@ -379,3 +379,22 @@ def test_what_grew_is_said_in_a_line():
 def test_nothing_has_grown():
     done = subprocess.run([sys.executable, "-m", "benchmarks", "guard"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, (done.stdout + done.stderr).splitlines()[-1]
+
+
+def test_parts_that_are_not_measured_again_stay_if_all_else_is_the_same(tmp_path, results):
+    path = tmp_path / "2000-01-02.json"
+    old = results | {"quick": False, "goal": 0.975, "machine": {"cores": 2, "load before": 0.1}}
+    new = {key: old[key] for key in ("kind", "date", "quick")} | {"machine": {"cores": 2, "load before": 0.7}}
+    new["versions"] = {"torch": "2.13"}
+    assert kept(path, new, ["start"]) == {}
+    path.write_text(json.dumps(old))
+    found = kept(path, new, ["start", "busy", "other"])
+    assert found == {
+        "goal": 0.975,
+        "versions": {"numpy": "2.0", "torch": "2.13"},
+        "start": old["start"],
+        "busy": old["busy"],
+    }
+    others = ({"date": "2000-01-03"}, {"quick": True}, {"machine": {"cores": 4}}, {"versions": {"numpy": "2.1"}})
+    for other in others:
+        assert kept(path, new | other, ["start"]) == {}
